@@ -1,0 +1,41 @@
+"""Keyset pages: an opaque cursor that survives inserts, unlike an offset."""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from dspex.kit.errors import Invalid, Problem
+
+T = TypeVar("T")
+MAX_LIMIT = 200
+DEFAULT_LIMIT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """`next_cursor` is None on the last page."""
+
+    data: tuple[T, ...]
+    next_cursor: str | None = None
+
+
+def encode_cursor(*key: str | int | float | None) -> str:
+    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, length: int) -> list[str | int | float | None]:
+    """The key parts that `encode_cursor` took; raises Invalid for anything else."""
+    try:
+        key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (binascii.Error, ValueError, UnicodeDecodeError):
+        key = None
+    valid = isinstance(key, list) and len(key) == length
+    if not valid or not all(isinstance(part, str | int | float | None) for part in key):
+        raise Invalid(
+            "The cursor is not one that this API returned; leave it out to start from the first page.",
+            code="bad_cursor",
+            problems=[Problem("/cursor", "bad_cursor", "not a cursor of this list")],
+        )
+    return list(key)

@@ -1,0 +1,98 @@
+"""Our own type grammar: what a field of a signature can hold.
+
+Not JSON Schema, because JSON Schema loses what a Python annotation says. `annotations.py` maps each
+type to exactly one Python annotation, the one DSPy is given; that mapping is what equality with DSPy means.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+ScalarName = Literal["str", "int", "float", "bool", "any", "date", "datetime", "none"]
+Constraint = int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    name: ScalarName
+
+
+@dataclass(frozen=True, slots=True)
+class ListOf:
+    item: "FieldType"
+
+
+@dataclass(frozen=True, slots=True)
+class DictOf:
+    """Keys are strings."""
+
+    value: "FieldType"
+
+
+@dataclass(frozen=True, slots=True)
+class UnionOf:
+    """Two or more options, order kept; `Optional[T]` is `UnionOf((T, Scalar("none")))`."""
+
+    options: tuple["FieldType", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LiteralOf:
+    """One of the values, told apart by type as well: 1 is not True."""
+
+    values: tuple[str | int | bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectField:
+    name: str
+    type: "FieldType"
+    required: bool = True
+    default: Any = None
+    description: str | None = None
+    constraints: tuple[tuple[str, Constraint], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectOf:
+    """A nested object; becomes a pydantic model called `name`. Unknown members are ignored, as DSPy does."""
+
+    name: str
+    fields: tuple[ObjectField, ...]
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """A list of floats, of exactly `dimensions` numbers when given."""
+
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Probability:
+    """A float from 0 to 1. `spelling` keeps the word the author used."""
+
+    spelling: Literal["probability", "confidence_score"] = "probability"
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningChain:
+    """A list of reasoning steps, each a string."""
+
+
+FieldType = (
+    Scalar | ListOf | DictOf | UnionOf | LiteralOf | ObjectOf | Embedding | Probability | ReasoningChain
+)
+
+STR, INT, FLOAT, BOOL = Scalar("str"), Scalar("int"), Scalar("float"), Scalar("bool")
+ANY, DATE, DATETIME, NONE = Scalar("any"), Scalar("date"), Scalar("datetime"), Scalar("none")
+
+
+def allows_none(field_type: FieldType) -> bool:
+    """Whether an absent value is an admissible value: None itself or a union with None in it.
+
+    `any` does not count, as in `dspy.adapters.utils.annotation_allows_none`.
+    """
+    if isinstance(field_type, UnionOf):
+        return any(allows_none(option) for option in field_type.options)
+    return field_type == NONE
