@@ -1,0 +1,94 @@
+"""What the programs room needs from outside."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dspex.kit.paging import Page
+from dspex.programs.records import CompiledDocument, Definition, Deployment, Program, Version
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """`document` is the compiled document, `saved_state` DSPy's own save format."""
+
+    document: Mapping[str, Any]
+    saved_state: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The definition can't be compiled exactly. `kind` is "invalid" when it is wrong in itself."""
+
+    reason: str
+    kind: str = "unsupported"
+
+
+class Compiler(Protocol):
+    """Real DSPy, in a process of its own."""
+
+    async def compile(self, definitions: Sequence[Definition]) -> list[Compiled | Refused]:
+        """One outcome for each definition, in order. Raises Unavailable when there is no compiler here."""
+        ...
+
+
+class ProgramReader(Protocol):
+    async def get(self, project: str, name: str) -> Program | None:
+        """By name, archived ones too."""
+        ...
+
+    async def list(
+        self, project: str, *, include_archived: bool, limit: int, cursor: str | None
+    ) -> Page[Program]:
+        """Ordered by name."""
+        ...
+
+    async def version(self, project: str, version_id: str) -> Version | None: ...
+
+    async def version_by_number(self, project: str, program_id: str, number: int) -> Version | None: ...
+
+    async def version_by_digest(self, project: str, program_id: str, digest: str) -> Version | None: ...
+
+    async def versions(self, project: str, program_id: str, *, limit: int, cursor: str | None) -> Page[Version]:
+        """Newest number first."""
+        ...
+
+    async def version_statuses(self, project: str, program_ids: Sequence[str]) -> dict[str, set[str]]:
+        """The statuses that occur among each program's versions."""
+        ...
+
+    async def deployments(self, project: str, program_id: str, *, limit: int) -> list[Deployment]:
+        """Newest first."""
+        ...
+
+    async def compiled(self, project: str, digest: str) -> CompiledDocument | None: ...
+
+
+class ProgramStore(ProgramReader, Protocol):
+    async def add(self, program: Program) -> None:
+        """Raises Conflict (code program_exists) when the project has a program of this name."""
+        ...
+
+    async def update(self, program: Program) -> None:
+        """Replaces description, settings, source, updated_at and archived_at; raises Missing."""
+        ...
+
+    async def add_version(self, version: Version) -> Version:
+        """Stores it with the next number of its program (`version.number` is ignored), atomically."""
+        ...
+
+    async def update_version(self, version: Version, *, expected_status: str) -> None:
+        """Replaces status, executor, reason, error, compiled_digest.
+
+        Raises Conflict (code version_changed) when the stored status is not `expected_status`.
+        """
+        ...
+
+    async def deploy(self, program: Program, version: Version, deployment: Deployment) -> None:
+        """In one transaction: the version that was deployed steps back to ready (optimized when it has a
+        parent), this one becomes deployed, the program points to it, the history gets its line."""
+        ...
+
+    async def add_compiled(self, compiled: CompiledDocument) -> None:
+        """Does nothing when the digest is already there."""
+        ...
