@@ -18,6 +18,7 @@ class ExecutionError:
     code: str
     type: str
     message: str
+    retry_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """What goes to a model and what comes back, in no provider's dialect."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -86,3 +87,45 @@ class LanguageModelReply:
     id: str | None = None
     refusal: str | None = None
     simulated: bool = False
+
+
+Lane = Literal["interactive", "evaluation", "optimization"]
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageModelCall:
+    """One line of a trace: one attempt to reach a model, successful or not.
+
+    `latency_ms` is the time spent waiting for the provider; `cost_usd` is None when the price is unknown.
+    `error` is {"kind", "code", "type", "message"} of a failed attempt. Messages are not kept: a trace
+    derives them from the version and the inputs.
+    """
+
+    model: str
+    provider_model: str
+    dialect: str
+    adapter: str | None
+    started_at: datetime
+    latency_ms: float
+    attempt: int
+    usage: Usage
+    cost_usd: float | None
+    reply: str | None = None
+    finish_reason: str | None = None
+    simulated: bool = False
+    error: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallContext:
+    """On whose behalf a call is made. The gateway appends every attempt to `calls`, also failed ones,
+
+    so that a trace can be read when a run fails or is cancelled. `deadline` is on the monotonic clock.
+    """
+
+    execution_id: str
+    request_id: str
+    project: str
+    lane: Lane = "interactive"
+    deadline: float | None = None
+    calls: list[LanguageModelCall] = field(default_factory=list)

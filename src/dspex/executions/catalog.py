@@ -1,0 +1,175 @@
+"""What can be run, ready to run: programs resolved to compiled versions, kept in memory."""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from dspex.executions.errors import NotExecutable
+from dspex.executions.mock import Mock
+from dspex.executions.native.program import CompiledProgram, load
+from dspex.kit.clock import Clock
+from dspex.kit.errors import Conflict, Missing, Unavailable
+from dspex.kit.facts import Facts
+from dspex.programs.facts import ProgramChanged
+from dspex.programs.ports import ProgramReader
+from dspex.programs.records import EXECUTABLE, CompiledDocument, Definition, Program, ProgramSettings, Version
+from dspex.programs.rules import ADHOC, program_status
+from dspex.signatures.document import signature_from_document
+from dspex.signatures.records import Signature
+from dspex.signatures.validation import InputValidator, OutputChecker
+
+FRESH_S = 1.0
+KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Runnable:
+    """One version with everything a request needs; `run` is native or a mock."""
+
+    name: str
+    program_id: str | None
+    version_id: str | None
+    version: int | None
+    compiled_digest: str | None
+    settings: ProgramSettings
+    signature: Signature
+    outputs: Signature
+    inputs: InputValidator
+    checker: OutputChecker
+    run: CompiledProgram | Mock
+    model: str
+
+
+class Catalog:
+    """Finds the version that answers for a name.
+
+    An entry is trusted for a second, then its program row is read again, so that a deployment on another
+    node is seen within that time; one on this node is seen at once. While the database is away, what is
+    known goes on.
+    """
+
+    def __init__(self, programs: ProgramReader, clock: Clock, facts: Facts) -> None:
+        self._programs = programs
+        self._clock = clock
+        self._current: OrderedDict[tuple[str, str], tuple[float, Runnable]] = OrderedDict()
+        self._built: OrderedDict[tuple[str, str], Runnable] = OrderedDict()
+        facts.subscribe(ProgramChanged, self._forget)
+
+    async def deployed(self, project: str, name: str) -> Runnable:
+        """Raises Missing for an unknown name, NotExecutable when no version is deployed."""
+        key = (project, name)
+        known = self._current.get(key)
+        if known is not None and self._clock.monotonic() - known[0] < FRESH_S:
+            return known[1]
+        try:
+            program = await self._program(project, name)
+            version = await self._deployed_version(program)
+            runnable = await self._runnable(program, version)
+        except Unavailable:
+            if known is None:
+                raise
+            runnable = known[1]
+        _keep(self._current, key, (self._clock.monotonic(), runnable))
+        return runnable
+
+    async def version(self, project: str, name: str, number: int) -> Runnable:
+        """A version by number, deployed or not. Raises Missing, or NotExecutable for its state."""
+        program = await self._program(project, name)
+        version = await self._programs.version_by_number(project, program.id, number)
+        if version is None:
+            raise Missing(f"{name!r} has no version {number}.", code="version_missing")
+        if version.status not in EXECUTABLE:
+            raise _not_executable(f"Version {number} of {name!r}", version.status, version.error)
+        return await self._runnable(program, version)
+
+    def adhoc(self, definition: Definition, compiled: CompiledDocument) -> Runnable:
+        """For a signature without a program."""
+        key = (compiled.project, compiled.digest + definition.lm.alias)
+        if key not in self._built:
+            run = load(compiled.document, definition.lm.alias)
+            _keep(self._built, key, _build(ADHOC, definition, run, ProgramSettings(), compiled.digest))
+        return self._built[key]
+
+    async def _program(self, project: str, name: str) -> Program:
+        program = await self._programs.get(project, name)
+        if program is None:
+            raise Missing(f"There is no program {name!r}.", code="program_missing")
+        if program.archived_at is not None:
+            raise _not_executable(repr(name), "archived", None)
+        return program
+
+    async def _deployed_version(self, program: Program) -> Version:
+        version = None
+        if program.deployed_version_id is not None:
+            version = await self._programs.version(program.project, program.deployed_version_id)
+        if version is None:
+            statuses = await self._programs.version_statuses(program.project, [program.id])
+            newest = (await self._programs.versions(program.project, program.id, limit=1, cursor=None)).data
+            error = newest[0].error if newest else None
+            raise _not_executable(repr(program.name), program_status(program, statuses.get(program.id, ())), error)
+        return version
+
+    async def _runnable(self, program: Program, version: Version) -> Runnable:
+        # Settings may change without a new version, so they are part of the key.
+        key = (program.project, f"{version.id}/{program.settings!r}")
+        if key not in self._built:
+            if version.executor == "mock":
+                run: CompiledProgram | Mock = Mock(program.settings.mock or {})
+            else:
+                run = await self._load(version)
+            built = _build(program.name, version.definition, run, program.settings, version.compiled_digest, version)
+            _keep(self._built, key, built)
+        return self._built[key]
+
+    async def _load(self, version: Version) -> CompiledProgram:
+        digest = version.compiled_digest
+        compiled = await self._programs.compiled(version.project, digest) if digest else None
+        if compiled is None:
+            raise NotExecutable(f"Version {version.number} has no compiled document; initialize it again.")
+        return load(compiled.document, version.definition.lm.alias)
+
+    def _forget(self, fact: ProgramChanged) -> None:
+        self._current.pop((fact.project, fact.name), None)
+
+
+def _build(
+    name: str,
+    definition: Definition,
+    run: CompiledProgram | Mock,
+    settings: ProgramSettings,
+    compiled_digest: str | None,
+    version: Version | None = None,
+) -> Runnable:
+    signature = signature_from_document(definition.signature)
+    outputs = with_reasoning(signature) if definition.module == "chain_of_thought" else signature
+    return Runnable(
+        name=name,
+        program_id=version.program_id if version else None,
+        version_id=version.id if version else None,
+        version=version.number if version else None,
+        compiled_digest=compiled_digest,
+        settings=settings,
+        signature=signature,
+        outputs=outputs,
+        inputs=InputValidator(signature),
+        checker=OutputChecker(outputs),
+        run=run,
+        model=definition.lm.alias,
+    )
+
+
+def _not_executable(what: str, status: str, error: str | None) -> Conflict:
+    todo = {
+        "archived": "it was taken out of service",
+        "error": f"initializing failed: {error}",
+        "draft": "initialize and deploy it first",
+        "initializing": "it is being initialized, try again in a moment",
+    }.get(status, "deploy one of its versions first")
+    return NotExecutable(f"{what} is {status}; {todo}.")
+
+
+def _keep(cache: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    cache[key] = value
+    cache.move_to_end(key)
+    if len(cache) > KEPT:
+        cache.popitem(last=False)

@@ -1,0 +1,33 @@
+"""Failures of an execution that are neither bad input nor a failed language model call."""
+
+from dspex.kit.errors import Conflict, Invalid, Unavailable
+
+
+class AdapterParseError(Unavailable):
+    """The model answered, but not in a form that holds the outputs. The name is DSPy's."""
+
+    default_code = "unusable_reply"
+
+
+class NotExecutable(Conflict):
+    """The program exists but has no version that can run; the message names its state."""
+
+    default_code = "not_executable"
+
+
+class OutputViolation(Unavailable):
+    """An output breaks a constraint and the program says `on_violation: fail`."""
+
+    default_code = "output_violation"
+
+
+class UnsupportedInput(Invalid):
+    """An input that only DSPy itself can render."""
+
+    default_code = "unsupported_input"
+
+
+class OutputTooLarge(Unavailable):
+    """The outputs are larger than the limit for them."""
+
+    default_code = "outputs_too_large"

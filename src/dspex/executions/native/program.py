@@ -1,0 +1,107 @@
+"""A compiled document, made ready to run: everything that does not change is built once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from dspex.executions.native.parsing import REQUIRED, Output, ReplyParser
+from dspex.executions.native.prompts import Template
+from dspex.executions.native.values import value_parser
+from dspex.gateway.records import Dialect, LanguageModelRequest, Message, Options
+from dspex.kit.errors import Conflict, Invalid, Problem
+from dspex.signatures.annotations import annotation_of, default_value
+from dspex.signatures.document import type_from_document
+from dspex.signatures.records import Field
+from dspex.signatures.types import allows_none
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One attempt: the chat adapter, or JSON. A later stage runs when the reply of the one before is unusable."""
+
+    adapter: str
+    template: Template
+    options: Options
+    parser: ReplyParser
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledProgram:
+    """Shared by all requests. `parameters` are the names a request may override."""
+
+    alias: str
+    dialect: Dialect
+    stages: tuple[Stage, ...]
+    parameters: frozenset[str]
+    dspy: str
+
+    def request(
+        self, stage: Stage, inputs: Mapping[str, Any], parameters: Mapping[str, Any], rollout_id: int | None = None
+    ) -> LanguageModelRequest:
+        """The request DSPy would send. `inputs` are typed values; `parameters` were checked before."""
+        options = replace(stage.options, **parameters) if parameters else stage.options
+        return LanguageModelRequest(self.alias, stage.template.fill(inputs), options, self.dialect, rollout_id)
+
+    def check_parameters(self, parameters: Mapping[str, Any]) -> None:
+        """Raises Invalid naming every parameter that this model's requests can't carry exactly."""
+        unknown = [name for name in parameters if name not in self.parameters]
+        if unknown:
+            raise Invalid(
+                f"This program's model does not take {', '.join(unknown)}; it takes "
+                f"{', '.join(sorted(self.parameters)) or 'no parameters'}.",
+                code="unsupported_parameter",
+                problems=[Problem(f"/parameters/{name}", "unsupported", "not supported here") for name in unknown],
+            )
+
+
+def load(document: Mapping[str, Any], alias: str) -> CompiledProgram:
+    """From the stored document. Raises Conflict for a document of another format."""
+    if document.get("v") != FORMAT:
+        raise Conflict(
+            f"The compiled document has format {document.get('v')!r}, this release reads {FORMAT}; "
+            "initialize the program again.",
+            code="compiled_by_another_release",
+        )
+    outputs = tuple(_output(one) for one in document["outputs"])
+    return CompiledProgram(
+        alias=alias,
+        dialect=Dialect(**document["dialect"]),
+        stages=tuple(_stage(one, outputs) for one in document["stages"]),
+        parameters=frozenset(document["parameters"]),
+        dspy=document["made_by"]["dspy"],
+    )
+
+
+def _stage(document: Mapping[str, Any], outputs: tuple[Output, ...]) -> Stage:
+    return Stage(
+        adapter=document["adapter"],
+        template=Template(
+            messages=tuple(Message(one["role"], one["content"]) for one in document["messages"]),
+            heads=tuple(document["heads"].items()),
+            tail=document["tail"],
+        ),
+        options=_options(document["options"]),
+        parser=ReplyParser(document["adapter"], outputs),
+    )
+
+
+def _options(document: Mapping[str, Any]) -> Options:
+    known = {field.name for field in fields(Options)}
+    options = {name: value for name, value in document.items() if name in known}
+    if "stop" in options:
+        options["stop"] = tuple(options["stop"])
+    return Options(**options)
+
+
+def _output(document: Mapping[str, Any]) -> Output:
+    field_type = type_from_document(document["type"])
+    annotation = annotation_of(field_type)
+    when_absent: Any = REQUIRED
+    if "default" in document:
+        field = Field(document["name"], field_type, default=document["default"])
+        when_absent = default_value(field, annotation)
+    elif allows_none(field_type):
+        when_absent = None
+    return Output(document["name"], value_parser(annotation), when_absent)

@@ -1,0 +1,49 @@
+"""From what a user writes to a Definition."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dspex.configuration.models import ModelRegistry
+from dspex.kit.errors import Invalid, Problem
+from dspex.programs.records import Adapter, Definition, LanguageModelChoice, Module
+from dspex.signatures.document import parse_signature, signature_to_document
+
+
+def choose_model(
+    registry: ModelRegistry,
+    alias: str | None,
+    *,
+    temperature: float | None = None,
+    max_tokens: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> LanguageModelChoice:
+    """The model and its LM options: the registry's, overridden by the program's own.
+
+    Raises Invalid (code unknown_model) for an alias that the registry lacks.
+    """
+    name = alias or registry.default
+    settings = registry.registry.get(name)
+    if settings is None:
+        raise Invalid(
+            f"There is no model {name!r}; the registry has {', '.join(sorted(registry.registry))}.",
+            code="unknown_model",
+            problems=[Problem("/model", "unknown_model", "not in the model registry")],
+        )
+    own = {"temperature": temperature, "max_tokens": max_tokens, **(options or {})}
+    configured = {"temperature": settings.temperature, "max_tokens": settings.max_tokens, **settings.options}
+    merged = configured | {key: value for key, value in own.items() if value is not None}
+    return LanguageModelChoice(
+        name, settings.model, {key: value for key, value in merged.items() if value is not None}
+    )
+
+
+def define(
+    signature: str | Mapping[str, Any],
+    module: Module,
+    adapter: Adapter,
+    lm: LanguageModelChoice,
+    state: Mapping[str, Any] | None = None,
+) -> Definition:
+    """A definition with its signature in canonical form. Raises Invalid for a bad signature."""
+    document = signature_to_document(parse_signature(signature))
+    return Definition(document, module, adapter, lm, state)

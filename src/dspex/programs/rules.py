@@ -1,0 +1,55 @@
+"""Pure decisions about programs and versions."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+import orjson
+
+from dspex.kit.errors import Conflict
+from dspex.programs.records import Definition, Program, ProgramStatus, VersionStatus
+
+# The lifecycle of one version. `deployed` steps back to ready or optimized when another takes its place.
+TRANSITIONS: Mapping[VersionStatus, frozenset[VersionStatus]] = {
+    "draft": frozenset({"initializing"}),
+    # To itself as well: a process that died while initializing must not block the next one.
+    "initializing": frozenset({"initializing", "ready", "error"}),
+    "error": frozenset({"initializing"}),
+    "ready": frozenset({"optimized", "deployed"}),
+    "optimized": frozenset({"deployed"}),
+    "deployed": frozenset({"ready", "optimized"}),
+}
+_PRECEDENCE: tuple[VersionStatus, ...] = ("deployed", "optimized", "ready", "initializing", "error", "draft")
+ADHOC = "adhoc"
+
+
+def check_transition(current: VersionStatus, wanted: VersionStatus) -> None:
+    """Raises Conflict (code illegal_transition) for a step the lifecycle does not have."""
+    if wanted not in TRANSITIONS[current]:
+        raise Conflict(f"A version that is {current} can't become {wanted}.", code="illegal_transition")
+
+
+def program_status(program: Program, version_statuses: Iterable[str]) -> ProgramStatus:
+    """Derived, never stored: the furthest status among its versions, or archived."""
+    if program.archived_at is not None:
+        return "archived"
+    present = set(version_statuses)
+    return next((status for status in _PRECEDENCE if status in present), "draft")
+
+
+def canonical(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def definition_digest(definition: Definition) -> str:
+    """sha256 over the canonical JSON of everything that decides what a version does.
+
+    The order of fields in a signature matters and is kept: they are lists there.
+    """
+    return hashlib.sha256(canonical(asdict(definition))).hexdigest()
+
+
+def compiled_digest(definition: Definition) -> str:
+    """The same without the model's alias: what a definition compiles to does not depend on our name for it."""
+    return definition_digest(replace(definition, lm=replace(definition.lm, alias="")))

@@ -1,0 +1,247 @@
+"""Use cases around programs: register, initialize, deploy, roll back, archive, compare, move."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import structlog
+
+from dspex.kit.clock import Clock
+from dspex.kit.errors import Conflict, DspexError, Invalid, Missing
+from dspex.kit.facts import Facts
+from dspex.kit.ids import new_id
+from dspex.kit.paging import Page
+from dspex.programs.facts import ProgramChanged
+from dspex.programs.ports import Compiled, Compiler, ProgramStore, Refused
+from dspex.programs.records import (
+    EXECUTABLE,
+    CompiledDocument,
+    Definition,
+    Deployment,
+    Program,
+    ProgramSettings,
+    Source,
+    Version,
+)
+from dspex.programs.rules import ADHOC, check_transition, compiled_digest, definition_digest
+
+log = structlog.get_logger(__name__)
+
+
+class ProgramService:
+    def __init__(self, store: ProgramStore, compiler: Compiler, clock: Clock, facts: Facts) -> None:
+        self._store = store
+        self._compiler = compiler
+        self._clock = clock
+        self._facts = facts
+
+    async def get(self, project: str, name: str) -> Program:
+        """Raises Missing (code program_missing)."""
+        program = await self._store.get(project, name)
+        if program is None:
+            raise Missing(f"There is no program {name!r}.", code="program_missing")
+        return program
+
+    async def create(
+        self,
+        project: str,
+        name: str,
+        definition: Definition,
+        *,
+        settings: ProgramSettings,
+        source: Source,
+        description: str | None = None,
+    ) -> tuple[Program, Version]:
+        """A new program with its first version, a draft. Raises Conflict when the name is taken."""
+        if name == ADHOC:
+            raise Conflict(f"{ADHOC!r} names the executions without a program; choose another name.", code="reserved_name")
+        now = self._clock.now()
+        program = Program(new_id(), project, name, source, settings, now, now, description)
+        await self._store.add(program)
+        return program, await self._draft(program, definition)
+
+    async def add_version(self, program: Program, definition: Definition, *, parent_id: str | None = None) -> Version:
+        """The version of this definition: the one that is there, or a new draft."""
+        existing = await self._store.version_by_digest(program.project, program.id, definition_digest(definition))
+        return existing or await self._draft(program, definition, parent_id)
+
+    async def _draft(self, program: Program, definition: Definition, parent_id: str | None = None) -> Version:
+        version = Version(
+            id=new_id(),
+            project=program.project,
+            program_id=program.id,
+            number=0,
+            digest=definition_digest(definition),
+            definition=definition,
+            status="draft",
+            created_at=self._clock.now(),
+            parent_id=parent_id,
+        )
+        return await self._store.add_version(version)
+
+    async def initialize(self, work: Sequence[tuple[Program, Version]]) -> list[Version]:
+        """Makes versions executable: compiled documents found again, the rest compiled in one worker run.
+
+        A refused definition leaves its version in `error` with the reason. Raises Conflict for a version
+        that can't be initialized, Unavailable when the compiler is missing or dies (versions go to `error`).
+        """
+        started = [(program, await self._start(version)) for program, version in work]
+        native = [(program, version) for program, version in started if program.settings.executor != "mock"]
+        known = {
+            version.id: await self._store.compiled(version.project, compiled_digest(version.definition))
+            for _, version in native
+        }
+        missing = [version for _, version in native if known[version.id] is None]
+        outcomes: dict[str, Compiled | Refused] = {}
+        if missing:
+            try:
+                compiled = await self._compiler.compile([version.definition for version in missing])
+            except DspexError as error:
+                for version in (version for _, version in started):
+                    await self._finish(version, replace(version, status="error", error=error.message))
+                raise
+            outcomes = dict(zip((version.id for version in missing), compiled, strict=True))
+        return [await self._conclude(program, version, outcomes.get(version.id)) for program, version in started]
+
+    async def _start(self, version: Version) -> Version:
+        check_transition(version.status, "initializing")
+        started = replace(version, status="initializing", error=None)
+        await self._store.update_version(started, expected_status=version.status)
+        return started
+
+    async def _conclude(self, program: Program, version: Version, outcome: Compiled | Refused | None) -> Version:
+        if program.settings.executor == "mock":
+            return await self._finish(
+                version, replace(version, status="ready", executor="mock", executor_reason="asked for")
+            )
+        if isinstance(outcome, Refused):
+            return await self._finish(version, replace(version, status="error", error=outcome.reason))
+        digest = compiled_digest(version.definition)
+        if isinstance(outcome, Compiled):
+            await self._store.add_compiled(
+                CompiledDocument(digest, version.project, outcome.document, outcome.saved_state, self._clock.now())
+            )
+        reason = "exact: compiled by DSPy and checked against it"
+        return await self._finish(
+            version,
+            replace(version, status="ready", executor="native", executor_reason=reason, compiled_digest=digest),
+        )
+
+    async def _finish(self, before: Version, after: Version) -> Version:
+        check_transition(before.status, after.status)
+        try:
+            await self._store.update_version(after, expected_status=before.status)
+        except Conflict:
+            # Another node initialized the same version meanwhile; compiling is deterministic, so its result is ours.
+            stored = await self._store.version(before.project, before.id)
+            if stored is None or stored.status not in EXECUTABLE:
+                raise
+            return stored
+        return after
+
+    async def compile_adhoc(self, project: str, definition: Definition) -> CompiledDocument:
+        """The compiled document of a definition that belongs to no program, compiled at most once.
+
+        Raises Invalid (code not_native) when it is refused, Unavailable without a compiler.
+        """
+        digest = compiled_digest(definition)
+        stored = await self._store.compiled(project, digest)
+        if stored is not None:
+            return stored
+        (outcome,) = await self._compiler.compile([definition])
+        if isinstance(outcome, Refused):
+            raise Invalid(f"This can't run: {outcome.reason}", code="not_native")
+        compiled = CompiledDocument(digest, project, outcome.document, outcome.saved_state, self._clock.now())
+        await self._store.add_compiled(compiled)
+        return compiled
+
+    async def deploy(self, program: Program, version: Version, *, rollback: bool = False) -> Program:
+        """Makes this version the one that answers. Raises Conflict when it can't run or the program is archived."""
+        if program.archived_at is not None:
+            raise Conflict(f"{program.name!r} is archived and can't be deployed.", code="program_archived")
+        if version.status not in EXECUTABLE:
+            raise Conflict(
+                f"Version {version.number} of {program.name!r} is {version.status}"
+                + (f" ({version.error})" if version.error else "")
+                + "; initialize it first.",
+                code="not_executable",
+            )
+        if program.deployed_version_id == version.id:
+            return program
+        deployment = Deployment(
+            new_id(), program.project, program.id, version.id, "rollback" if rollback else "deploy", self._clock.now()
+        )
+        await self._store.deploy(program, version, deployment)
+        self._facts.announce(ProgramChanged(program.project, program.name))
+        return replace(program, deployed_version_id=version.id)
+
+    async def rollback(self, program: Program) -> tuple[Program, Version]:
+        """Deploys again what was deployed before the present version. Raises Conflict when there is nothing."""
+        history = await self._store.deployments(program.project, program.id, limit=100)
+        target = previous_deployment(history)
+        version = await self._store.version(program.project, target) if target else None
+        if version is None:
+            raise Conflict(f"{program.name!r} has no earlier deployment to go back to.", code="nothing_to_roll_back")
+        return await self.deploy(program, version, rollback=True), version
+
+    async def archive(self, program: Program) -> Program:
+        """Takes the program out of service; its versions and executions stay. Archived twice is a Conflict."""
+        if program.archived_at is not None:
+            raise Conflict(f"{program.name!r} is archived already.", code="program_archived")
+        now = self._clock.now()
+        archived = replace(program, archived_at=now, updated_at=now)
+        await self._store.update(archived)
+        self._facts.announce(ProgramChanged(program.project, program.name))
+        return archived
+
+    async def change(self, program: Program) -> Program:
+        """Stores changed settings, description or source."""
+        changed = replace(program, updated_at=self._clock.now())
+        await self._store.update(changed)
+        self._facts.announce(ProgramChanged(program.project, program.name))
+        return changed
+
+    async def version_numbered(self, program: Program, number: int) -> Version:
+        """Raises Missing (code version_missing)."""
+        version = await self._store.version_by_number(program.project, program.id, number)
+        if version is None:
+            raise Missing(f"{program.name!r} has no version {number}.", code="version_missing")
+        return version
+
+    async def newest(self, program: Program) -> Version:
+        (version,) = (await self.versions(program, limit=1, cursor=None)).data
+        return version
+
+    async def versions(self, program: Program, *, limit: int, cursor: str | None) -> Page[Version]:
+        return await self._store.versions(program.project, program.id, limit=limit, cursor=cursor)
+
+    async def saved_state(self, version: Version) -> dict[str, Any]:
+        """What plain `dspy.Module.load` reads. Raises Conflict for a version that was never compiled."""
+        compiled = (
+            await self._store.compiled(version.project, version.compiled_digest) if version.compiled_digest else None
+        )
+        if compiled is None:
+            raise Conflict(
+                f"Version {version.number} was not compiled by DSPy ({version.status}); initialize it first.",
+                code="not_compiled",
+            )
+        return dict(compiled.saved_state)
+
+
+def previous_deployment(history: Sequence[Deployment]) -> str | None:
+    """The version before the present one, where going back twice goes back two steps.
+
+    `history` is newest first. Deployments push, rollbacks pop.
+    """
+    stack: list[str] = []
+    for entry in reversed(history):
+        if entry.action == "rollback":
+            if stack:
+                stack.pop()
+            if not stack or stack[-1] != entry.version_id:
+                stack.append(entry.version_id)
+        else:
+            stack.append(entry.version_id)
+    return stack[-2] if len(stack) > 1 else None
+
+
