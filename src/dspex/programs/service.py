@@ -1,5 +1,6 @@
 """Use cases around programs: register, initialize, deploy, roll back, archive, compare, move."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import structlog
 
 from dspex.kit.clock import Clock
-from dspex.kit.errors import Conflict, DspexError, Invalid, Missing
+from dspex.kit.errors import Conflict, DspexError, Exhausted, Invalid, Missing
 from dspex.kit.facts import Facts
 from dspex.kit.ids import new_id
 from dspex.kit.paging import Page
@@ -26,6 +27,7 @@ from dspex.programs.records import (
 from dspex.programs.rules import ADHOC, check_transition, compiled_digest, definition_digest
 
 log = structlog.get_logger(__name__)
+ADHOC_QUEUE = 64
 
 
 class ProgramService:
@@ -34,6 +36,7 @@ class ProgramService:
         self._compiler = compiler
         self._clock = clock
         self._facts = facts
+        self._compiling: dict[tuple[str, str], asyncio.Task[CompiledDocument]] = {}
 
     async def get(self, project: str, name: str) -> Program:
         """Raises Missing (code program_missing)."""
@@ -148,6 +151,23 @@ class ProgramService:
         stored = await self._store.compiled(project, digest)
         if stored is not None:
             return stored
+        key = (project, digest)
+        task = self._compiling.get(key)
+        if task is None:
+            if len(self._compiling) >= ADHOC_QUEUE:
+                raise Exhausted(
+                    f"{ADHOC_QUEUE} signatures are waiting to be compiled; try again in a while, or register "
+                    "the program so that it is compiled once.",
+                    code="compile_queue_full",
+                    retry_after=10,
+                )
+            # A task of its own: the first caller going away must not fail the others who wait for it.
+            task = asyncio.create_task(self._compile_one(project, definition, digest))
+            self._compiling[key] = task
+            task.add_done_callback(lambda _: self._compiling.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _compile_one(self, project: str, definition: Definition, digest: str) -> CompiledDocument:
         (outcome,) = await self._compiler.compile([definition])
         if isinstance(outcome, Refused):
             raise Invalid(f"This can't run: {outcome.reason}", code="not_native")
