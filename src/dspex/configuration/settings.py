@@ -21,7 +21,10 @@ class _Section(BaseModel):
 
 
 class Server(_Section):
-    """Where and how to listen. `drain_s` is how long SIGTERM waits for requests in flight."""
+    """Where and how to listen. `drain_s` is how long SIGTERM waits for requests in flight.
+
+    `allow_unauthenticated` accepts an address that is not loopback while no keys are asked for.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -30,6 +33,7 @@ class Server(_Section):
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     compression: bool = False
+    allow_unauthenticated: bool = False
 
 
 class Limits(_Section):

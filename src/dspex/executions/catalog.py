@@ -117,10 +117,8 @@ class Catalog:
         # Settings may change without a new version, so they are part of the key.
         key = (program.project, f"{version.id}/{program.settings!r}")
         if key not in self._built:
-            if version.executor == "mock":
-                run: CompiledProgram | Mock = Mock(program.settings.mock or {})
-            else:
-                run = await self._load(version)
+            mock = version.definition.mock
+            run = await self._load(version) if mock is None else Mock(mock)
             built = _build(program.name, version.definition, run, program.settings, version.compiled_digest, version)
             _keep(self._built, key, built)
         return self._built[key]

@@ -1,6 +1,7 @@
 """Use cases around programs: register, initialize, deploy, roll back, archive, compare, move."""
 
 import asyncio
+import builtins
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,10 +22,11 @@ from dspex.programs.records import (
     Deployment,
     Program,
     ProgramSettings,
+    ProgramStatus,
     Source,
     Version,
 )
-from dspex.programs.rules import ADHOC, check_transition, compiled_digest, definition_digest
+from dspex.programs.rules import ADHOC, check_transition, compiled_digest, definition_digest, program_status
 
 log = structlog.get_logger(__name__)
 ADHOC_QUEUE = 64
@@ -44,6 +46,16 @@ class ProgramService:
         if program is None:
             raise Missing(f"There is no program {name!r}.", code="program_missing")
         return program
+
+    async def list(
+        self, project: str, *, include_archived: bool, limit: int, cursor: str | None
+    ) -> Page[Program]:
+        return await self._store.list(project, include_archived=include_archived, limit=limit, cursor=cursor)
+
+    async def statuses(self, project: str, programs: Sequence[Program]) -> dict[str, ProgramStatus]:
+        """Each program's derived status, by program id."""
+        found = await self._store.version_statuses(project, [program.id for program in programs])
+        return {program.id: program_status(program, found.get(program.id, ())) for program in programs}
 
     async def create(
         self,
@@ -82,29 +94,29 @@ class ProgramService:
         )
         return await self._store.add_version(version)
 
-    async def initialize(self, work: Sequence[tuple[Program, Version]]) -> list[Version]:
+    async def initialize(self, versions: Sequence[Version]) -> builtins.list[Version]:
         """Makes versions executable: compiled documents found again, the rest compiled in one worker run.
 
         A refused definition leaves its version in `error` with the reason. Raises Conflict for a version
         that can't be initialized, Unavailable when the compiler is missing or dies (versions go to `error`).
         """
-        started = [(program, await self._start(version)) for program, version in work]
-        native = [(program, version) for program, version in started if program.settings.executor != "mock"]
+        started = [await self._start(version) for version in versions]
+        native = [version for _, version in started if version.definition.mock is None]
         known = {
             version.id: await self._store.compiled(version.project, compiled_digest(version.definition))
-            for _, version in native
+            for version in native
         }
-        missing = [version for _, version in native if known[version.id] is None]
+        missing = [version for version in native if known[version.id] is None]
         outcomes: dict[str, Compiled | Refused] = {}
         if missing:
             try:
                 compiled = await self._compiler.compile([version.definition for version in missing])
             except DspexError as error:
-                for version in (version for _, version in started):
+                for version in started:
                     await self._finish(version, replace(version, status="error", error=error.message))
                 raise
             outcomes = dict(zip((version.id for version in missing), compiled, strict=True))
-        return [await self._conclude(program, version, outcomes.get(version.id)) for program, version in started]
+        return [await self._conclude(version, outcomes.get(version.id)) for version in started]
 
     async def _start(self, version: Version) -> Version:
         check_transition(version.status, "initializing")
@@ -112,11 +124,10 @@ class ProgramService:
         await self._store.update_version(started, expected_status=version.status)
         return started
 
-    async def _conclude(self, program: Program, version: Version, outcome: Compiled | Refused | None) -> Version:
-        if program.settings.executor == "mock":
-            return await self._finish(
-                version, replace(version, status="ready", executor="mock", executor_reason="asked for")
-            )
+    async def _conclude(self, version: Version, outcome: Compiled | Refused | None) -> Version:
+        if version.definition.mock is not None:
+            mocked = replace(version, status="ready", executor="mock", executor_reason="asked for")
+            return await self._finish(version, mocked)
         if isinstance(outcome, Refused):
             return await self._finish(version, replace(version, status="error", error=outcome.reason))
         digest = compiled_digest(version.definition)
@@ -229,6 +240,7 @@ class ProgramService:
         return version
 
     async def newest(self, program: Program) -> Version:
+        """Every program has at least one version."""
         (version,) = (await self.versions(program, limit=1, cursor=None)).data
         return version
 
