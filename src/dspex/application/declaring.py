@@ -50,7 +50,9 @@ def _definition(entry: ProgramEntry, settings: Settings, directory: Path) -> Def
         return define(entry.signature, entry.module, entry.adapter, lm, _state(entry, directory), mock)
     except Invalid as error:
         raise Invalid(
-            f"Program {entry.name!r} in the configuration: {error.message}", code=error.code, problems=error.problems
+            f"Program {entry.name!r} in the configuration: {error.message}",
+            code=error.code,
+            problems=error.problems,
         ) from error
 
 

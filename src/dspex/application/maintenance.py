@@ -64,5 +64,7 @@ class Maintenance:
             log.warning("orphans_failed", executions=failed)
         if prune and (self._retention.days is not None or self._retention.rows is not None):
             older_than = None if self._retention.days is None else now - timedelta(days=self._retention.days)
-            pruned = await self._executions.prune(None, older_than=older_than, keep_newest=self._retention.rows)
+            pruned = await self._executions.prune(
+                None, older_than=older_than, keep_newest=self._retention.rows
+            )
             log.info("executions_pruned", executions=pruned)

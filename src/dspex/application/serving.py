@@ -96,9 +96,7 @@ def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
     os.environ[_HANDED_DOWN] = orjson.dumps(
         {"file": str(path) if path else None, "overrides": overrides}, default=str
     ).decode()
-    uvicorn.run(
-        "dspex.application.serving:worker", factory=True, workers=settings.server.workers, **options
-    )
+    uvicorn.run("dspex.application.serving:worker", factory=True, workers=settings.server.workers, **options)
 
 
 def worker() -> Node:

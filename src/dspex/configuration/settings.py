@@ -12,7 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dspex.configuration.models import ModelRegistry, ModelSettings
 
-SIMULATED = ModelRegistry(default="simulator", registry={"simulator": ModelSettings(model="simulator/default")})
+SIMULATED = ModelRegistry(
+    default="simulator", registry={"simulator": ModelSettings(model="simulator/default")}
+)
 ProgramName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 

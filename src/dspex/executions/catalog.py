@@ -110,7 +110,9 @@ class Catalog:
             statuses = await self._programs.version_statuses(program.project, [program.id])
             newest = (await self._programs.versions(program.project, program.id, limit=1, cursor=None)).data
             error = newest[0].error if newest else None
-            raise _not_executable(repr(program.name), program_status(program, statuses.get(program.id, ())), error)
+            raise _not_executable(
+                repr(program.name), program_status(program, statuses.get(program.id, ())), error
+            )
         return version
 
     async def _runnable(self, program: Program, version: Version) -> Runnable:
@@ -119,7 +121,9 @@ class Catalog:
         if key not in self._built:
             mock = version.definition.mock
             run = await self._load(version) if mock is None else Mock(mock)
-            built = _build(program.name, version.definition, run, program.settings, version.compiled_digest, version)
+            built = _build(
+                program.name, version.definition, run, program.settings, version.compiled_digest, version
+            )
             _keep(self._built, key, built)
         return self._built[key]
 

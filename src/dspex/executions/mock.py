@@ -59,7 +59,9 @@ class Mock:
         rule = next((rule for rule in self._script.rules if _fits(rule, inputs)), Rule())
         if rule.fault is not None:
             raise _raised(rule.fault)
-        seed = hashlib.sha256(orjson.dumps(dict(inputs), option=orjson.OPT_SORT_KEYS, default=str)).hexdigest()
+        seed = hashlib.sha256(
+            orjson.dumps(dict(inputs), option=orjson.OPT_SORT_KEYS, default=str)
+        ).hexdigest()
         annotations = annotations_of(outputs)
         values = {}
         for field in outputs.outputs:

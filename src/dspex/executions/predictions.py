@@ -32,7 +32,9 @@ class Predictions:
         self._executions = executions
         self._models = models
 
-    async def program(self, name: str, request: PredictionRequest, *, version: int | None = None) -> Execution:
+    async def program(
+        self, name: str, request: PredictionRequest, *, version: int | None = None
+    ) -> Execution:
         """Runs the deployed version, or the one numbered. Errors as Catalog and ExecutionService give them."""
         if version is None:
             runnable = await self._catalog.deployed(request.project, name)

@@ -69,15 +69,22 @@ class ProgramService:
     ) -> tuple[Program, Version]:
         """A new program with its first version, a draft. Raises Conflict when the name is taken."""
         if name == ADHOC:
-            raise Conflict(f"{ADHOC!r} names the executions without a program; choose another name.", code="reserved_name")
+            raise Conflict(
+                f"{ADHOC!r} names the executions without a program; choose another name.",
+                code="reserved_name",
+            )
         now = self._clock.now()
         program = Program(new_id(), project, name, source, settings, now, now, description)
         await self._store.add(program)
         return program, await self._draft(program, definition)
 
-    async def add_version(self, program: Program, definition: Definition, *, parent_id: str | None = None) -> Version:
+    async def add_version(
+        self, program: Program, definition: Definition, *, parent_id: str | None = None
+    ) -> Version:
         """The version of this definition: the one that is there, or a new draft."""
-        existing = await self._store.version_by_digest(program.project, program.id, definition_digest(definition))
+        existing = await self._store.version_by_digest(
+            program.project, program.id, definition_digest(definition)
+        )
         return existing or await self._draft(program, definition, parent_id)
 
     async def _draft(self, program: Program, definition: Definition, parent_id: str | None = None) -> Version:
@@ -133,12 +140,16 @@ class ProgramService:
         digest = compiled_digest(version.definition)
         if isinstance(outcome, Compiled):
             await self._store.add_compiled(
-                CompiledDocument(digest, version.project, outcome.document, outcome.saved_state, self._clock.now())
+                CompiledDocument(
+                    digest, version.project, outcome.document, outcome.saved_state, self._clock.now()
+                )
             )
         reason = "exact: compiled by DSPy and checked against it"
         return await self._finish(
             version,
-            replace(version, status="ready", executor="native", executor_reason=reason, compiled_digest=digest),
+            replace(
+                version, status="ready", executor="native", executor_reason=reason, compiled_digest=digest
+            ),
         )
 
     async def _finish(self, before: Version, after: Version) -> Version:
@@ -200,7 +211,12 @@ class ProgramService:
         if program.deployed_version_id == version.id:
             return program
         deployment = Deployment(
-            new_id(), program.project, program.id, version.id, "rollback" if rollback else "deploy", self._clock.now()
+            new_id(),
+            program.project,
+            program.id,
+            version.id,
+            "rollback" if rollback else "deploy",
+            self._clock.now(),
         )
         await self._store.deploy(program, version, deployment)
         self._facts.announce(ProgramChanged(program.project, program.name))
@@ -212,7 +228,9 @@ class ProgramService:
         target = previous_deployment(history)
         version = await self._store.version(program.project, target) if target else None
         if version is None:
-            raise Conflict(f"{program.name!r} has no earlier deployment to go back to.", code="nothing_to_roll_back")
+            raise Conflict(
+                f"{program.name!r} has no earlier deployment to go back to.", code="nothing_to_roll_back"
+            )
         return await self.deploy(program, version, rollback=True), version
 
     async def archive(self, program: Program) -> Program:
@@ -250,7 +268,9 @@ class ProgramService:
     async def saved_state(self, version: Version) -> dict[str, Any]:
         """What plain `dspy.Module.load` reads. Raises Conflict for a version that was never compiled."""
         compiled = (
-            await self._store.compiled(version.project, version.compiled_digest) if version.compiled_digest else None
+            await self._store.compiled(version.project, version.compiled_digest)
+            if version.compiled_digest
+            else None
         )
         if compiled is None:
             raise Conflict(
@@ -275,5 +295,3 @@ def previous_deployment(history: Sequence[Deployment]) -> str | None:
         else:
             stack.append(entry.version_id)
     return stack[-2] if len(stack) > 1 else None
-
-

@@ -62,7 +62,9 @@ def sample(field_type: FieldType, seed: str, name: str = "value") -> Any:
         case LiteralOf(values):
             return values[number % len(values)]
         case ObjectOf(fields=members):
-            return {member.name: sample(member.type, f"{seed}/{member.name}", member.name) for member in members}
+            return {
+                member.name: sample(member.type, f"{seed}/{member.name}", member.name) for member in members
+            }
         case Embedding(dimensions):
             return [round((number >> shift & 255) / 255, 4) for shift in range(dimensions or 3)]
         case Probability():

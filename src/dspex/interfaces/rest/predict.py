@@ -13,6 +13,7 @@ from dspex.executions.records import Execution
 from dspex.executions.service import PredictionRequest
 from dspex.interfaces.rest import exchange, problems
 from dspex.interfaces.rest.exchange import CancelOnDisconnect, ClientGone, Receive, Scope, Send
+from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import DspexError, Invalid, Problem
 
@@ -76,7 +77,9 @@ class Predict:
             return
         await _answer(send, execution)
 
-    async def _predict(self, name: str | None, given: Mapping[str, Any], size: int, request_id: str) -> Execution:
+    async def _predict(
+        self, name: str | None, given: Mapping[str, Any], size: int, request_id: str
+    ) -> Execution:
         if name is None:
             name, wanted, inputs = _target(given)
         else:
@@ -106,7 +109,9 @@ def _check(body: TypeAdapter[Any], document: dict[str, Any]) -> dict[str, Any]:
             for one in error.errors(include_url=False, include_input=False)
         ]
         raise Invalid(
-            "The request does not have the form of a prediction; see `errors`.", code="bad_request", problems=found
+            "The request does not have the form of a prediction; see `errors`.",
+            code="bad_request",
+            problems=found,
         ) from None
 
 
@@ -126,14 +131,17 @@ def _target(given: Mapping[str, Any]) -> tuple[str | None, Adhoc | None, Mapping
             raise Invalid(
                 "A program has its own module, adapter and model.",
                 code="bad_request",
-                problems=[Problem(f"/{name}", "not_with_program", "goes with `signature` only") for name in only_adhoc],
+                problems=[
+                    Problem(f"/{name}", "not_with_program", "goes with `signature` only")
+                    for name in only_adhoc
+                ],
             )
         return given["program"], None, inputs
     signature = given.get("signature")
     if signature is None:
         if not isinstance(text, str):
             raise Invalid(
-                "Say what to run: `program`, `signature`, or `input` alone for \"input -> output\".",
+                'Say what to run: `program`, `signature`, or `input` alone for "input -> output".',
                 code="bad_request",
                 problems=[Problem("/program", "missing", "a program or a signature is needed")],
             )
@@ -150,33 +158,6 @@ async def _answer(send: Send, execution: Execution) -> None:
             send, problem["status"], problems.encode(problem), [*problems.headers_of(problem), *identity]
         )
         return
-    await exchange.answer(send, 200, orjson.dumps(present(execution)), [exchange.JSON, *identity])
-
-
-def present(execution: Execution) -> dict[str, Any]:
-    """The answer to a prediction."""
-    usage = execution.usage
-    document = {
-        "id": execution.id,
-        "request_id": execution.request_id,
-        "program": execution.program,
-        "version": execution.version,
-        "status": execution.status,
-        "outputs": execution.outputs,
-        "model": execution.model,
-        "usage": {
-            "input_tokens": usage.get("input_tokens"),
-            "output_tokens": usage.get("output_tokens"),
-            "total_tokens": usage.get("total_tokens"),
-        },
-        "cost_usd": execution.cost_usd,
-        "saved_usd": execution.saved_usd,
-        "cache": execution.cache,
-        "duration_ms": execution.duration_ms,
-        "overhead_ms": execution.overhead_ms,
-    }
-    if execution.violations:
-        document["violations"] = execution.violations
-    if execution.simulated:
-        document["simulated"] = True
-    return document
+    await exchange.answer(
+        send, 200, orjson.dumps(presenters.prediction(execution)), [exchange.JSON, *identity]
+    )

@@ -12,7 +12,13 @@ from dspy.utils.saving import get_dependency_versions
 from dspex.kit.errors import DspexError
 from dspex.providers.dspy_worker.capture import Captured, Unsupported, capture
 from dspex.providers.dspy_worker.checks import check_document
-from dspex.providers.dspy_worker.modules import adapter_of, language_model, module_of, predictor_of, signature_class
+from dspex.providers.dspy_worker.modules import (
+    adapter_of,
+    language_model,
+    module_of,
+    predictor_of,
+    signature_class,
+)
 from dspex.providers.dspy_worker.segments import options_of, segment
 from dspex.signatures.document import signature_from_document, type_to_document
 from dspex.signatures.records import Field, Signature
@@ -55,9 +61,7 @@ def _compile(definition: Mapping[str, Any]) -> dict[str, Any]:
     names = ("json",) if definition["adapter"] == "json" else ("chat", "json")
     if len(captured) != len(names):
         raise Unsupported(f"DSPy made {len(captured)} requests where {len(names)} were expected")
-    stages = [
-        {"adapter": name, **segment(one, sentinels)} for name, one in zip(names, captured, strict=True)
-    ]
+    stages = [{"adapter": name, **segment(one, sentinels)} for name, one in zip(names, captured, strict=True)]
     document = {
         "v": FORMAT,
         "made_by": _versions(),
@@ -145,9 +149,7 @@ def _input(field: Field) -> dict[str, Any]:
 def _outputs(signature: Signature, predictor: dspy.Predict) -> list[Field]:
     """The outputs in the order DSPy parses them; a chain of thought has `reasoning` in front."""
     ours = {field.name: field for field in signature.outputs}
-    return [
-        ours.get(name) or Field(name=name, type=STR) for name in predictor.signature.output_fields
-    ]
+    return [ours.get(name) or Field(name=name, type=STR) for name in predictor.signature.output_fields]
 
 
 def _output(field: Field) -> dict[str, Any]:
