@@ -68,7 +68,6 @@ def _compile(definition: Mapping[str, Any]) -> dict[str, Any]:
         "model": definition["lm"]["model"],
         "dialect": _dialect(captured[0]),
         "parameters": _parameters(module, lm, adapter, sentinels, captured),
-        "inputs": [_input(field) for field in signature.inputs],
         "outputs": [_output(field) for field in _outputs(signature, predictor)],
         "stages": stages,
     }
@@ -140,10 +139,6 @@ def _parameters(
 
 def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _input(field: Field) -> dict[str, Any]:
-    return {"name": field.name, "str": field.type == STR}
 
 
 def _outputs(signature: Signature, predictor: dspy.Predict) -> list[Field]:
