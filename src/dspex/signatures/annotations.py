@@ -8,8 +8,10 @@ import pydantic
 from pydantic import BaseModel, TypeAdapter
 
 from dspex.kit.errors import Invalid, Problem
+from dspex.signatures.constraints import in_order
 from dspex.signatures.records import Field, Signature
 from dspex.signatures.types import (
+    Constraint,
     DictOf,
     Embedding,
     FieldType,
@@ -72,13 +74,11 @@ class Models:
 
 
 def _model_field(member: ObjectField) -> Any:
-    return pydantic.Field(
-        default=... if member.required else member.default,
-        description=member.description,
-        # A default is JSON: a date is still its text. An absent member without one is None, of whatever type.
-        validate_default=member.default is not None,
-        **dict(member.constraints),  # type: ignore[arg-type]
-    )
+    arguments: dict[str, Any] = dict(member.constraints)
+    if not member.required:
+        # A default is JSON: a date is still its text. Without one an absent member is None, of any type.
+        arguments |= {"default": member.default, "validate_default": member.default is not None}
+    return pydantic.Field(description=member.description, **arguments)
 
 
 def annotation_of(field_type: FieldType, models: Models | None = None) -> Any:
@@ -108,7 +108,21 @@ def annotation_of(field_type: FieldType, models: Models | None = None) -> Any:
 def annotations_of(signature: Signature, models: Models | None = None) -> dict[str, Any]:
     """By field name, inputs first; equal objects share one model."""
     models = models or Models()
-    return {field.name: annotation_of(field.type, models) for field in (*signature.inputs, *signature.outputs)}
+    return {
+        field.name: annotation_of(field.type, models) for field in (*signature.inputs, *signature.outputs)
+    }
+
+
+def field_constraints(field: Field) -> dict[str, Constraint]:
+    """The constraints DSPy is given for a whole field; a probability brings its 0 and 1 where none is set."""
+    own = dict(field.constraints)
+    if isinstance(field.type, Probability):
+        if not own.keys() & {"gt", "ge"}:
+            own["ge"] = 0
+        if not own.keys() & {"lt", "le"}:
+            own["le"] = 1
+        return dict(in_order(own))
+    return own
 
 
 def default_value(field: Field, annotation: Any) -> Any:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from dspex.signatures.records import Field
 from dspex.signatures.types import (
     FLOAT,
     INT,
@@ -23,7 +22,9 @@ from dspex.signatures.types import (
 _BOUNDS: Final = ("gt", "ge", "lt", "le", "multiple_of")
 _LENGTHS: Final = ("min_length", "max_length")
 NAMES: Final = (*_BOUNDS, *_LENGTHS, "pattern")
-JSON_SCHEMA_NAMES: Final = {
+# Every accepted spelling and the name it stands for.
+CONSTRAINTS: Final = {
+    **{name: name for name in NAMES},
     "exclusiveMinimum": "gt",
     "minimum": "ge",
     "exclusiveMaximum": "lt",
@@ -42,18 +43,6 @@ JSON_SCHEMA_NAMES: Final = {
 def in_order(constraints: Mapping[str, Constraint]) -> tuple[tuple[str, Constraint], ...]:
     """As records hold them: in one fixed order, because DSPy writes them into the prompt in order."""
     return tuple((name, constraints[name]) for name in NAMES if name in constraints)
-
-
-def field_constraints(field: Field) -> dict[str, Constraint]:
-    """The constraints DSPy is given for a whole field; a probability adds its own 0 and 1 where none is set."""
-    own = dict(field.constraints)
-    if isinstance(field.type, Probability):
-        if not own.keys() & {"gt", "ge"}:
-            own["ge"] = 0
-        if not own.keys() & {"lt", "le"}:
-            own["le"] = 1
-        return dict(in_order(own))
-    return own
 
 
 def options_taking(field_type: FieldType) -> tuple[FieldType, ...]:
@@ -80,7 +69,9 @@ def _value_problem(name: str, value: Any, field_type: FieldType) -> str | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"{name} must be a number"
     if name in _LENGTHS:
-        return None if isinstance(value, int) and 0 <= value < 2**31 else f"{name} must be a whole number from 0"
+        return (
+            None if isinstance(value, int) and 0 <= value < 2**31 else f"{name} must be a whole number from 0"
+        )
     if isinstance(value, float) and not math.isfinite(value):
         return f"{name} must be a finite number"
     if name == "multiple_of" and value <= 0:

@@ -37,16 +37,20 @@ _TAKEN_BY_MODELS = frozenset(
 
 
 def name_problem(name: str, role: str) -> str | None:
-    """Why `name` can't be the name of an "input", an "output" or a "member" of an object, or None if it can."""
+    """Why `name` can't name an "input", an "output" or a "member" of an object; None when it can."""
     if not name.isidentifier() or not re.fullmatch(r"\w+", name):
         return f"{name!r} is not a name; use letters, digits and underscores, and start with a letter"
     if name.startswith("_"):
-        return f"{name!r} starts with an underscore, which DSPy refuses; write {name.lstrip('_') or 'value'!r}"
+        return (
+            f"{name!r} starts with an underscore, which DSPy refuses; write {name.lstrip('_') or 'value'!r}"
+        )
     if keyword.iskeyword(name):
         return f"{name!r} is a keyword of Python; write {name.lower() + '_'!r}"
     normal = unicodedata.normalize("NFKC", name)
     if normal != name:
-        return f"{name!r} is not in normal form (NFKC), Python would read it as another name; write {normal!r}"
+        return (
+            f"{name!r} is not in normal form (NFKC), Python would read it as another name; write {normal!r}"
+        )
     taken = _TAKEN_BY_MODELS
     if role != "member":
         taken = taken | _TAKEN_BY_SIGNATURES

@@ -111,7 +111,9 @@ def _float(constraints: Mapping[str, Constraint]) -> cs.CoreSchema:
 
 def _exact(value: Any) -> Any:
     if type(value) is int and not -EXACT <= value <= EXACT:
-        raise PydanticCustomError("out_of_range", "must lie between -2**53 and 2**53 when written without a point")
+        raise PydanticCustomError(
+            "out_of_range", "must lie between -2**53 and 2**53 when written without a point"
+        )
     return value
 
 
@@ -156,7 +158,9 @@ def _json_value(value: Any) -> Any:
     while pending:
         one = pending.pop()
         if isinstance(one, float) and not math.isfinite(one):
-            raise PydanticCustomError("out_of_range", "must not hold NaN or an infinity, which JSON does not have")
+            raise PydanticCustomError(
+                "out_of_range", "must not hold NaN or an infinity, which JSON does not have"
+            )
         if isinstance(one, list):
             pending.extend(one)
         elif isinstance(one, dict) and all(isinstance(key, str) for key in one):
@@ -202,7 +206,9 @@ def _literal(values: tuple[str | int | bool, ...]) -> cs.CoreSchema:
         except TypeError:
             pass  # unhashable, so none of them
         raise PydanticCustomError(
-            "not_allowed", "must be one of {allowed}, not {given}", {"allowed": spelled, **_given_value(value)}
+            "not_allowed",
+            "must be one of {allowed}, not {given}",
+            {"allowed": spelled, **_given_value(value)},
         )
 
     return cs.no_info_plain_validator_function(check)
@@ -226,7 +232,9 @@ def _object(shape: ObjectOf, models: Models) -> cs.CoreSchema:
         members[member.name] = cs.typed_dict_field(schema)
 
     def members_of(value: Any) -> Any:
-        return value.__dict__ if isinstance(value, BaseModel) and type(value).__name__ == shape.name else value
+        return (
+            value.__dict__ if isinstance(value, BaseModel) and type(value).__name__ == shape.name else value
+        )
 
     def make(values: dict[str, Any]) -> BaseModel:
         return model.model_construct(**values)
@@ -257,6 +265,8 @@ def check_default(field_type: FieldType, constraints: Mapping[str, Constraint], 
         return to_json(validator.validate_python(value))
     except ValidationError as error:
         problem = problems_of(error, "")[0]
-        raise ValueError(f"{problem.pointer}: {problem.message}" if problem.pointer else problem.message) from None
+        raise ValueError(
+            f"{problem.pointer}: {problem.message}" if problem.pointer else problem.message
+        ) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

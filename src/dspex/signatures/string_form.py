@@ -6,6 +6,7 @@ A superset of DSPy's string form. Python's own parser reads it, nothing is ever 
 import ast
 import keyword
 import re
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from dspex.kit.errors import Invalid, Problem
@@ -91,7 +92,7 @@ class _Scan:
     Python's parser only sees text it reads safely.
     """
 
-    _TOKENS = re.compile(r"->|[()\[\]{},:=;@`$?!\\]|#[^\r\n]*|'''|\"\"\"|['\"]")
+    _MARKS = re.compile(r"->|[()\[\]{},:=;@`$?!\\]|#[^\r\n]*|'''|\"\"\"|['\"]")
 
     def __init__(self, text: str) -> None:
         if len(text) > MAX_LENGTH:
@@ -105,28 +106,31 @@ class _Scan:
             raise SignatureSyntaxError("this character can't be part of a signature", text, odd.start())
         self._text = text
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[tuple[int, str, int]]:
+        """Position, mark, and how many brackets are open around it."""
         text, position = self._text, 0
         stack: list[tuple[str, int]] = []
-        while found := self._TOKENS.search(text, position):
-            token, start, position = found.group(), found.start(), found.end()
-            if token[0] in "'\"":
-                position = self._end_of_string(token, start)
-            elif token in _CLOSING:
-                yield start, token, len(stack)
-                stack.append((_CLOSING[token], start))
+        while found := self._MARKS.search(text, position):
+            mark, start, position = found.group(), found.start(), found.end()
+            if mark[0] in "'\"":
+                position = self._end_of_string(mark, start)
+            elif mark in _CLOSING:
+                yield start, mark, len(stack)
+                stack.append((_CLOSING[mark], start))
                 if len(stack) > MAX_DEPTH:
                     raise SignatureSyntaxError(f"more than {MAX_DEPTH} brackets deep", text, start)
-            elif token in ")]}":
-                if not stack or stack[-1][0] != token:
-                    raise SignatureSyntaxError(f"{token!r} closes nothing; remove it", text, start)
+            elif mark in ")]}":
+                if not stack or stack[-1][0] != mark:
+                    raise SignatureSyntaxError(f"{mark!r} closes nothing; remove it", text, start)
                 stack.pop()
-            elif token in ";@`$?!\\":
-                raise SignatureSyntaxError(f"{token!r} has no meaning here; remove it", text, start)
-            elif token[0] != "#":
-                yield start, token, len(stack)
+            elif mark in ";@`$?!\\":
+                raise SignatureSyntaxError(f"{mark!r} has no meaning here; remove it", text, start)
+            elif mark[0] != "#":
+                yield start, mark, len(stack)
         if stack:
-            raise SignatureSyntaxError(f"this bracket is never closed; add {stack[-1][0]!r}", text, stack[-1][1])
+            raise SignatureSyntaxError(
+                f"this bracket is never closed; add {stack[-1][0]!r}", text, stack[-1][1]
+            )
 
     def _end_of_string(self, quote: str, start: int) -> int:
         stop = re.compile(rf"\\.|{quote}" if len(quote) == 3 else rf"\\(?:\r\n|.)|{quote}|[\r\n]", re.DOTALL)
@@ -233,7 +237,9 @@ class _Part:
             case ast.List(elts=items):
                 return [self._literal(item) for item in items]
             case ast.Dict(keys=keys, values=values):
-                return {self._key(node, key): self._literal(one) for key, one in zip(keys, values, strict=True)}
+                return {
+                    self._key(node, key): self._literal(one) for key, one in zip(keys, values, strict=True)
+                }
         raise self.refuse(
             node, "a default is a plain value: text in quotes, a number, True, False, None, a list or a dict"
         )
@@ -254,7 +260,7 @@ class _Part:
     def _advice(self, at: int) -> str:
         rest = self._text[at : self._end].lstrip()
         if not rest:
-            return "something is missing at the end; write fields as 'name', 'name: type' or 'name: type = value'"
+            return "something is missing here; write fields as 'name', 'name: type' or 'name: type = value'"
         word = re.match(r"\w+", rest)
         if word and keyword.iskeyword(word.group()):
             return f"{word.group()!r} is a keyword of Python; write another name"

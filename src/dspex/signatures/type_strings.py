@@ -149,7 +149,9 @@ def _literal(node: ast.AST, arguments: Sequence[ast.expr], refuse: Refuse) -> Fi
         match one:
             case ast.Constant(value=str() | bool() | int() as value):
                 pass
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as number)) if number is not True:
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() as number)) if (
+                number is not True
+            ):
                 value = -number
             case ast.Constant(value=None):
                 raise refuse(one, "write None outside of Literal, as in Optional[Literal['a', 'b']]")

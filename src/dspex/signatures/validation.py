@@ -1,4 +1,4 @@
-"""Inputs and outputs held against their signature: one compiled validator for each side, every problem at once."""
+"""Inputs and outputs held against their signature: one compiled validator a side, every problem at once."""
 
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -19,7 +19,9 @@ class InputValidator:
     """Built once for a signature, shared by all requests."""
 
     def __init__(self, signature: Signature) -> None:
-        self._validator = SchemaValidator(_whole(signature.inputs, Models(), absent_is_none=False, closed=True))
+        self._validator = SchemaValidator(
+            _whole(signature.inputs, Models(), absent_is_none=False, closed=True)
+        )
 
     def validate(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Typed Python values by name, defaults applied; an absent optional input stays absent.
@@ -69,7 +71,9 @@ def _field(field: Field, models: Models, absent_is_none: bool) -> cs.TypedDictFi
     schema = strict_schema(field.type, dict(field.constraints), models)
     if field.has_default:
         default = field.default
-        schema = cs.with_default_schema(schema, default_factory=lambda: deepcopy(default), validate_default=True)
+        schema = cs.with_default_schema(
+            schema, default_factory=lambda: deepcopy(default), validate_default=True
+        )
     elif allows_none(field.type):
         if not absent_is_none:
             return cs.typed_dict_field(schema, required=False)
@@ -86,9 +90,10 @@ def _validated(validator: SchemaValidator, values: Mapping[str, Any], side: str)
         problems = (Problem(f"/{side}", "wrong_type", "is nested too deeply"),)
     else:
         return validated
-    named = ", ".join(sorted({problem.pointer for problem in problems})[:5])
+    named = ", ".join(list(dict.fromkeys(problem.pointer for problem in problems))[:5])
+    count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
     raise Invalid(
-        f"The {side} do not fit the signature: {len(problems)} problem{'s' * (len(problems) > 1)} at {named}.",
+        f"The {side} do not fit the signature: {count} at {named}.",
         code=f"invalid_{side}",
         problems=problems,
     )
