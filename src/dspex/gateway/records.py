@@ -1,7 +1,7 @@
 """What goes to a model and what comes back, in no provider's dialect."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal
 
@@ -66,7 +66,11 @@ class LanguageModelRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the provider reported them; None where it did not say."""
+    """Tokens as the provider reported them; None where it did not say.
+
+    `input_tokens` includes tokens read from and written to a prompt cache, `output_tokens` includes
+    reasoning, whatever the provider's own way of counting is.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -74,6 +78,16 @@ class Usage:
     reasoning_tokens: int | None = None
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
+
+    def counted(self) -> Iterator[tuple[str, int]]:
+        """The names and counts that the provider reported."""
+        for name in _COUNTERS:
+            count = getattr(self, name)
+            if count is not None:
+                yield name, count
+
+
+_COUNTERS = tuple(one.name for one in fields(Usage))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +110,9 @@ Lane = Literal["interactive", "evaluation", "optimization"]
 class LanguageModelCall:
     """One line of a trace: one attempt to reach a model, successful or not.
 
+    `model` is the registry's alias, `provider_model` the one that answered (the one asked for, when none did).
     `latency_ms` is the time spent waiting for the provider; `cost_usd` is None when the price is unknown.
-    `error` is {"kind", "code", "type", "message"} of a failed attempt. Messages are not kept: a trace
+    `error` is {"kind", "code", "type", "message"} of a failed or cancelled attempt. Messages are not kept: a trace
     derives them from the version and the inputs.
     """
 
@@ -115,12 +130,31 @@ class LanguageModelCall:
     simulated: bool = False
     error: Mapping[str, str] | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """One object for each call of a stored trace; `usage` holds the reported counts only."""
+        return {
+            "model": self.model,
+            "provider_model": self.provider_model,
+            "dialect": self.dialect,
+            "adapter": self.adapter,
+            "started_at": self.started_at.isoformat(),
+            "latency_ms": self.latency_ms,
+            "attempt": self.attempt,
+            "usage": dict(self.usage.counted()),
+            "cost_usd": self.cost_usd,
+            "reply": self.reply,
+            "finish_reason": self.finish_reason,
+            "simulated": self.simulated,
+            "error": None if self.error is None else dict(self.error),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
     """On whose behalf a call is made. The gateway appends every attempt to `calls`, also failed ones,
 
-    so that a trace can be read when a run fails or is cancelled. `deadline` is on the monotonic clock.
+    so that a trace can be read when a run fails or is cancelled. `deadline` is on the monotonic clock;
+    `adapter` is the DSPy adapter that made the request.
     """
 
     execution_id: str
@@ -128,4 +162,5 @@ class CallContext:
     project: str
     lane: Lane = "interactive"
     deadline: float | None = None
+    adapter: str | None = None
     calls: list[LanguageModelCall] = field(default_factory=list)
