@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dspy
-import pytest
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, event, given, note, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -93,6 +92,7 @@ async def test_native_execution_equals_dspy(data: st.DataObject) -> None:
         expected = theirs.run(real_module, lm, real_adapter, typed, bodies)
         actual = await ours.run(program, typed, bodies)
         note(f"theirs: {expected}\nours: {actual}")
+        event(f"{len(expected.wire)} requests, {expected.error or 'values'}")
         assert actual.wire == expected.wire
         assert actual.error == expected.error
         if expected.values is not None:

@@ -6,8 +6,7 @@ from typing import Any
 import dspy
 from dspy.adapters import Adapter
 
-from dspex.signatures.annotations import annotations_of, default_value
-from dspex.signatures.constraints import field_constraints
+from dspex.signatures.annotations import annotations_of, default_value, field_constraints
 from dspex.signatures.records import Field, Signature
 
 PLACEHOLDER_KEY = "not-a-key"
