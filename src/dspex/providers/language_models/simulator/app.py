@@ -82,7 +82,9 @@ class SimulatorApp:
 
     async def _embeddings(self, document: Mapping[str, Any], send: Send) -> None:
         texts = _texts(document.get("input"))
-        dimensions = document.get("dimensions") or DEFAULT_DIMENSIONS
+        dimensions = document.get("dimensions")
+        if dimensions is None:
+            dimensions = DEFAULT_DIMENSIONS
         if not isinstance(dimensions, int) or isinstance(dimensions, bool) or not 1 <= dimensions <= 8192:
             raise Invalid("dimensions must be a whole number from 1 to 8192")
         packed = document.get("encoding_format") == "base64"

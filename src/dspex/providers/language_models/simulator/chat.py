@@ -49,6 +49,9 @@ def read_call(document: Mapping[str, Any]) -> SimulatedCall:
         problems.append(Problem("/n", "range", f"must be from 1 to {_MOST_CHOICES}"))
     if type(max_tokens) is int and max_tokens < 1:
         problems.append(Problem("/max_tokens", "range", "must be at least 1"))
+    temperature = document.get("temperature")
+    if temperature is not None and type(temperature) not in {int, float}:
+        problems.append(Problem("/temperature", "type", "must be a number"))
     response_format = document.get("response_format")
     if response_format is not None and not isinstance(response_format, dict):
         problems.append(Problem("/response_format", "type", "must be an object"))
@@ -61,6 +64,7 @@ def read_call(document: Mapping[str, Any]) -> SimulatedCall:
         messages=tuple(read),
         seed=numbers["seed"],
         rollout_id=numbers["rollout_id"],
+        temperature=temperature,
         response_format=response_format,
         max_tokens=max_tokens,
         choices=choices,

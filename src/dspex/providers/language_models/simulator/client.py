@@ -27,6 +27,7 @@ class SimulatorClient:
                 messages=request.messages,
                 seed=options.seed,
                 rollout_id=request.rollout_id,
+                temperature=options.temperature,
                 response_format=options.response_format,
                 max_tokens=options.max_tokens,
             ),

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dspex.gateway.records import Message, Usage
@@ -22,6 +22,7 @@ from dspex.providers.language_models.simulator.teaching import taught_fields
 
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4
+_REPEATED_REQUESTS_KEPT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,16 @@ class SimulatorOptions:
 
 @dataclass(frozen=True, slots=True)
 class SimulatedCall:
-    """`rollout_id` tells repeated samples of one prompt apart, as DSPy's does."""
+    """`rollout_id` tells repeated samples of one prompt apart, as DSPy's does.
+
+    Without it and a seed, teachable mode counts the repetitions of a request at a temperature above 0, since
+    optimizers ask the same again to get something else.
+    """
 
     messages: tuple[Message, ...]
     seed: int | None = None
     rollout_id: int | None = None
+    temperature: float | None = None
     response_format: Mapping[str, Any] | None = None
     max_tokens: int | None = None
     choices: int = 1
@@ -90,6 +96,7 @@ class Simulator:
         self._script = ScriptReader(self.options.script)
         self._faults: Sequence[FaultRule] = self.options.faults
         self._latency = self.options.latency
+        self._repetitions: dict[bytes, int] = {}
 
     def set_script(self, script: Script) -> None:
         self._script = ScriptReader(script)
@@ -117,6 +124,10 @@ class Simulator:
         self.counts[kind] = self.counts.get(kind, 0) + 1
         parts = [part for message in call.messages for part in (message.role, message.content)]
         key = digest(self.options.seed, call.seed, call.rollout_id, *parts)
+        repetition = self._count_repetition(call, key)
+        if repetition:
+            key = digest(key, "repetition", repetition)
+            call = replace(call, rollout_id=repetition)
         answers: list[Answer] = []
         for choice in range(call.choices):
             choice_key = key if choice == 0 else digest(key, choice)
@@ -135,6 +146,19 @@ class Simulator:
             usage=_usage(call.messages, answers),
             fault=fault,
         )
+
+    def _count_repetition(self, call: SimulatedCall, key: bytes) -> int:
+        if (
+            not (self.options.teach and call.temperature)
+            or call.seed is not None
+            or call.rollout_id is not None
+        ):
+            return 0
+        repetition = self._repetitions.pop(key, 0)
+        self._repetitions[key] = repetition + 1
+        if len(self._repetitions) > _REPEATED_REQUESTS_KEPT:
+            del self._repetitions[next(iter(self._repetitions))]
+        return repetition
 
     def _answer_text(
         self,

@@ -27,6 +27,8 @@ def propose_fields(prompt: Prompt, draws: Draws) -> dict[str, Any]:
     """Values for the fields in which optimizers ask for instructions, rules or advice; else empty."""
     asked = {field.name for field in prompt.layout.outputs}
     shown = "\n".join(f"{name}:\n{value}" for name, value in prompt.inputs.items())
+    if "new_instruction" in asked:
+        return {"new_instruction": _instruction(prompt.inputs.get("current_instruction", ""), shown, draws)}
     if "proposed_instruction" in asked:
         attempts = _ATTEMPT.findall(prompt.inputs.get("attempted_instructions", ""))
         current = prompt.inputs.get("basic_instruction") or (attempts[-1] if attempts else "")

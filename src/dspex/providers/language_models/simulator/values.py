@@ -129,6 +129,10 @@ def _number(draws: Draws, schema: Schema, name: str) -> float:
 
 
 def _string(draws: Draws, schema: Schema, sentence: str) -> str:
+    written = schema.get("format")
+    if not isinstance(written, str):
+        shortest, longest = _size(schema, "minLength", _LONGEST) or 0, _size(schema, "maxLength", _LONGEST)
+        return sentence.ljust(shortest, ".")[:longest]
     day = f"20{20 + draws.below(10)}-{1 + draws.below(12):02d}-{1 + draws.below(28):02d}"
     clock = f"{draws.below(24):02d}:{draws.below(60):02d}:{draws.below(60):02d}"
     formats = {
@@ -140,11 +144,7 @@ def _string(draws: Draws, schema: Schema, sentence: str) -> str:
         "uri": "https://example.org/",
         "uuid": f"00000000-0000-4000-8000-{draws.below(1 << 48):012x}",
     }
-    written = schema.get("format")
-    if isinstance(written, str) and written in formats:
-        return formats[written]
-    shortest, longest = _size(schema, "minLength", _LONGEST) or 0, _size(schema, "maxLength", _LONGEST)
-    return sentence.ljust(shortest, ".")[:longest]
+    return formats.get(written, sentence)
 
 
 def _array(draws: Draws, schema: Schema, name: str, root: Schema, depth: int) -> list[Any]:
