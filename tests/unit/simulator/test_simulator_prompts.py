@@ -1,17 +1,11 @@
 """Prompts recorded from DSPy 3.4.1 are read back to what they were written from."""
 
-import json
-from pathlib import Path
-from typing import Any
-
 import pytest
+from tests.recorded_prompts import RECORDED
 
 from dspex.gateway.records import Message
 from dspex.providers.language_models.simulator.prompts import Prompt, read_prompt
 
-RECORDED: dict[str, list[dict[str, Any]]] = json.loads(
-    (Path(__file__).parents[2] / "fixtures" / "simulator" / "prompts.json").read_text("utf-8")
-)
 FORMATS = ("chat", "json")
 
 
