@@ -5,15 +5,13 @@ import enum
 from datetime import date, datetime
 from typing import Any, Literal
 
-import pytest
+import dspy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from dspex.gateway.records import Dialect, LanguageModelRequest, Message, Options
 from dspex.providers.language_models.simulator.client import SimulatorClient
-
-dspy = pytest.importorskip("dspy")
 
 
 class Mood(enum.Enum):

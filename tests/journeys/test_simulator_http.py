@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from tests.conftest_simulator import RunningSimulator, simulator, simulator_process
-from tests.unit.simulator.test_simulator_prompts import RECORDED
+from tests.recorded_prompts import RECORDED
 
 __all__ = ["simulator", "simulator_process"]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, TypeAdapter
-from tests.unit.simulator.test_simulator_prompts import RECORDED
+from tests.recorded_prompts import RECORDED, call_of
 
 from dspex.gateway.records import Dialect, LanguageModelRequest, Message, Options
 from dspex.providers.language_models.simulator.client import SimulatorClient
@@ -39,12 +39,6 @@ TYPES: list[Any] = [
 ]
 
 
-def call_of(name: str, position: int = 0, **more: Any) -> SimulatedCall:
-    body = RECORDED[name][position]
-    messages = tuple(Message(m["role"], m["content"]) for m in body["messages"])
-    return SimulatedCall(messages, response_format=body.get("response_format"), **more)
-
-
 def text_of(call: SimulatedCall, seed: int = 0) -> str:
     return Simulator(SimulatorOptions(seed=seed)).answer(call).answers[0].text
 
@@ -64,24 +58,16 @@ _JUNK = st.recursive(
         | st.dictionaries(
             st.sampled_from(
                 [
-                    "type",
-                    "enum",
-                    "anyOf",
-                    "allOf",
-                    "items",
-                    "$ref",
-                    "properties",
-                    "required",
-                    "minimum",
-                    "maximum",
-                    "minItems",
-                    "minLength",
-                    "multipleOf",
-                    "prefixItems",
-                    "additionalProperties",
-                    "exclusiveMinimum",
-                    "format",
-                    "uniqueItems",
+                    *("type", "enum", "anyOf", "allOf", "items", "$ref", "properties", "required", "minimum"),
+                    *(
+                        "maximum",
+                        "minItems",
+                        "minLength",
+                        "multipleOf",
+                        "prefixItems",
+                        "additionalProperties",
+                    ),
+                    *("exclusiveMinimum", "format", "uniqueItems"),
                 ]
             ),
             inner,

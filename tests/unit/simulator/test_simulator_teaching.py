@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import get_args
 
 import pytest
-from tests.unit.simulator.test_simulator_answers import call_of
+from tests.recorded_prompts import call_of
 
 from dspex.gateway.records import Message
 from dspex.providers.language_models.simulator.draws import Draws, digest
@@ -38,10 +38,8 @@ def score(task: Task, instructions: str = "Answer.", demos: Sequence[TaskRow] = 
 
 def mislabelled(rows: Sequence[TaskRow]) -> list[TaskRow]:
     """Each input with the label of another row, never its own."""
-    return [
-        TaskRow(row.inputs, next(other.outputs for other in rows if other.outputs != row.outputs))
-        for row in rows
-    ]
+    labels = [row.outputs for row in rows]
+    return [TaskRow(row.inputs, next(label for label in labels if label != row.outputs)) for row in rows]
 
 
 @EACH_TASK

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.simulator.test_simulator_answers import call_of
+from tests.recorded_prompts import call_of
 
 from dspex.gateway.errors import (
     LMError,
