@@ -5,6 +5,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,9 +34,10 @@ class RunningSimulator:
         return int(self.control("calls")["calls"])
 
 
-@pytest.fixture(scope="session")
-def simulator_process() -> Iterator[RunningSimulator]:
-    command = [sys.executable, "-m", "dspex.providers.language_models.simulator", "--port", "0"]
+@contextmanager
+def running_simulator(*arguments: str) -> Iterator[RunningSimulator]:
+    """A server of one's own, with further command line options."""
+    command = [sys.executable, "-m", "dspex.providers.language_models.simulator", "--port", "0", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -45,6 +47,12 @@ def simulator_process() -> Iterator[RunningSimulator]:
     finally:
         process.terminate()
         process.communicate(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def simulator_process() -> Iterator[RunningSimulator]:
+    with running_simulator() as running:
+        yield running
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ def _support(task: Task, text: str) -> str:
     """
     field = re.compile(
         rf"""(?<![a-z])(?:(?P<input>{_named(task.input)})|{_named(task.output)})["'`*]*\s*[:=\n]\s*"""
-        rf"""(?:(?P<quote>["'])(?P<quoted>.*?)(?P=quote)|(?P<bare>[^\n,}}]*[^\n}}]*))""",
+        rf"""(?:(?P<quote>["'])(?P<quoted>.*?)(?P=quote)|(?P<bare>[^\n}}]*))""",
         re.IGNORECASE,
     )
     found = list(field.finditer(text))
