@@ -63,11 +63,11 @@ async def open_services(settings: Settings, *, serving: bool = False) -> AsyncIt
         )
 
 
-def _simulator(settings: ModelSettings) -> LanguageModelClient:
+def _simulator(_: ModelSettings) -> LanguageModelClient:
     # Imported here: a node with a real model never loads the simulator.
     from dspex.providers.language_models.simulator.client import SimulatorClient
 
-    return SimulatorClient(settings)
+    return SimulatorClient()
 
 
 async def _close_clients(clients: object) -> None:

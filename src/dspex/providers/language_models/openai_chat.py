@@ -16,9 +16,7 @@ from dspex.providers.language_models import openai_chat_errors as failures
 from dspex.providers.language_models.openai_chat_replies import read_reply
 
 # Hints to lm15 itself; they never reach a provider.
-_RESERVED_EXTENSIONS = frozenset(
-    {"prompt_caching", "cache", "compat", "openai_compat", "openai_chat_compat"}
-)
+_RESERVED_EXTENSIONS = frozenset({"prompt_caching", "cache", "compat", "openai_compat", "openai_chat_compat"})
 _KEPT = 1024
 _fragments: dict[int, tuple[Any, orjson.Fragment]] = {}
 _Number = Callable[[float], Any]
@@ -118,7 +116,9 @@ def _payload(request: LanguageModelRequest, number: _Number, nested: _Nested) ->
     if options.response_format is not None:
         payload["response_format"] = nested(_response_format, options.response_format)
     if options.reasoning_effort is not None:
-        payload["reasoning_effort"] = "none" if options.reasoning_effort == "off" else options.reasoning_effort
+        payload["reasoning_effort"] = (
+            "none" if options.reasoning_effort == "off" else options.reasoning_effort
+        )
     if options.service_tier is not None:
         payload["service_tier"] = options.service_tier
     if options.user_id is not None:

@@ -22,7 +22,9 @@ from dspex.gateway.errors import (
 
 EXCERPT = 500
 
-_MODEL_CODES = frozenset({"model_not_found", "model_not_available", "unsupported_model", "DeploymentNotFound"})
+_MODEL_CODES = frozenset(
+    {"model_not_found", "model_not_available", "unsupported_model", "DeploymentNotFound"}
+)
 _MODEL_PHRASES = (
     "not found",
     "does not exist",
@@ -68,9 +70,7 @@ _ADVICE: Mapping[type[LMError], str] = {
 }
 
 
-def failure(
-    kind: type[LMError], said: str, status: int, headers: Mapping[str, str] | None = None
-) -> LMError:
+def failure(kind: type[LMError], said: str, status: int, headers: Mapping[str, str] | None = None) -> LMError:
     """An error of this class: advice, then what the provider said, shortened."""
     text = said if len(said) <= EXCERPT else said[:EXCERPT] + "…"
     return kind(
@@ -119,7 +119,10 @@ def _by_code(status: int, code: str, type_: str, message: object) -> type[LMErro
         if "model" in words and any(phrase in words for phrase in _MODEL_PHRASES):
             return LMUnsupportedModelError
     # Providers send these with a 429 as well, where only the rate limit is worth another try.
-    if code in ("insufficient_quota", "1113") or type_ in ("insufficient_quota", "exceeded_current_quota_error"):
+    if code in ("insufficient_quota", "1113") or type_ in (
+        "insufficient_quota",
+        "exceeded_current_quota_error",
+    ):
         return LMBillingError
     if code == "invalid_api_key" or type_ == "authentication_error":
         return LMAuthError
