@@ -77,7 +77,7 @@ async def _through_lm15(settings: ModelSettings) -> LanguageModelClient:
 
 
 def named_key(settings: ModelSettings) -> str | None:
-    """The key in the variable that `env` names; None when it names none. Raises LMConfigurationError if unset."""
+    """The key in the variable that `env` names, None without `env`. Raises LMConfigurationError if unset."""
     if settings.env is None:
         return None
     key = secret(settings.env)
@@ -101,7 +101,7 @@ def _key(provider: ChatProvider, settings: ModelSettings) -> str | None:
         if key is not None:
             return key
     raise LMConfigurationError(
-        f"Model {settings.model!r} needs an API key: set {' or '.join(provider.keys)} (or the same with _FILE, a "
-        "file that holds it), or name another variable with `env` in models.registry.",
+        f"Model {settings.model!r} needs an API key: set {' or '.join(provider.keys)} (or the same with _FILE, "
+        "a file that holds it), or name another variable with `env` in models.registry.",
         code="lm_key_missing",
     )
