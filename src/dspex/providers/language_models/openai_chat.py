@@ -49,8 +49,8 @@ def _encode_slowly(request: LanguageModelRequest) -> bytes:
     except UnicodeEncodeError as error:
         code_points = " ".join(f"U+{ord(one):04X}" for one in text[error.start : error.end])
         raise Invalid(
-            f"The request holds text that is not valid Unicode (lone surrogate {code_points}), which no model "
-            "can receive; repair the inputs.",
+            f"The request holds text that is not valid Unicode (lone surrogate {code_points}), which no "
+            "model can receive; repair the inputs.",
             code="not_encodable",
         ) from None
 
@@ -61,7 +61,7 @@ def _number(value: float) -> Any:
 
 
 def _fragment(build: Callable[[Any], Any], source: Any) -> Any:
-    """`build(source)` as Python's json writes it, written once: options are shared by a program's requests."""
+    """`build(source)` as Python's json writes it, once: a program's requests share their options."""
     known = _fragments.get(id(source))
     if known is not None and known[0] is source:
         return known[1]

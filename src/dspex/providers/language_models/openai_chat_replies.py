@@ -9,7 +9,7 @@ import orjson
 
 from dspex.gateway.errors import LMProviderError, LMUnexpectedError, LMUnsupportedFeatureError
 from dspex.gateway.records import LanguageModelReply, Usage
-from dspex.providers.language_models.openai_chat_errors import failure, from_envelope
+from dspex.providers.language_models.openai_chat_errors import failure, from_envelope, retry_after
 
 _FINISH_REASONS = {
     "stop": "stop",
@@ -47,7 +47,7 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes, model: str)
     except RecursionError:
         raise LMUnexpectedError("The answer is nested too deeply to be read.", status=status) from None
     except ValueError:
-        raise failure(LMProviderError, f"no JSON but {_start(body)}", status, headers) from None
+        raise failure(LMProviderError, f"no JSON but {_start(body)}", status, retry_after(headers)) from None
 
 
 class _Inexact(Exception):
