@@ -46,8 +46,12 @@ class Node:
         try:
             await self._start()
         except DspexError as error:
+            await self._stack.aclose()
             await send({"type": "lifespan.startup.failed", "message": error.message})
             return
+        except BaseException:
+            await self._stack.aclose()
+            raise
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._stack.aclose()
