@@ -208,9 +208,9 @@ class _Part:
         problem = name_problem(argument.arg, role)
         if problem:
             raise self.refuse(argument, problem)
-        field_type = STR
+        field_type: FieldType = STR
         if argument.annotation is not None:
-            field_type = type_of_node(argument.annotation, self.refuse)  # type: ignore[assignment]
+            field_type = type_of_node(argument.annotation, self.refuse)
         if field_type == NONE:
             # DSPy reads a field of type None as a str.
             raise self.refuse(
