@@ -64,7 +64,8 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _explained(error: ValidationError, path: Path | None) -> Invalid:
     problems = [
-        Problem("/" + "/".join(str(part) for part in one["loc"]), one["type"], one["msg"]) for one in error.errors()
+        Problem("/" + "/".join(str(part) for part in one["loc"]), one["type"], one["msg"])
+        for one in error.errors()
     ]
     lines = "\n".join(f"  {problem.pointer}: {problem.message}" for problem in problems)
     return Invalid(
@@ -80,7 +81,9 @@ def _check(settings: Settings, path: Path | None) -> None:
     problems = []
     if settings.models.default not in known:
         problems.append(
-            Problem("/models/default", "unknown_model", f"{settings.models.default!r} is not in models.registry")
+            Problem(
+                "/models/default", "unknown_model", f"{settings.models.default!r} is not in models.registry"
+            )
         )
     seen: set[str] = set()
     for index, program in enumerate(settings.programs):
@@ -93,7 +96,9 @@ def _check(settings: Settings, path: Path | None) -> None:
                 )
             )
         if program.name in seen:
-            problems.append(Problem(f"/programs/{index}/name", "duplicate", f"{program.name!r} is declared twice"))
+            problems.append(
+                Problem(f"/programs/{index}/name", "duplicate", f"{program.name!r} is declared twice")
+            )
         seen.add(program.name)
     if problems:
         lines = "\n".join(f"  {problem.pointer}: {problem.message}" for problem in problems)

@@ -12,7 +12,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dspex.configuration.models import ModelRegistry, ModelSettings
 
-SIMULATED = ModelRegistry(default="simulator", registry={"simulator": ModelSettings(model="simulator/default")})
+SIMULATED = ModelRegistry(
+    default="simulator", registry={"simulator": ModelSettings(model="simulator/default")}
+)
 ProgramName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
@@ -21,7 +23,10 @@ class _Section(BaseModel):
 
 
 class Server(_Section):
-    """Where and how to listen. `drain_s` is how long SIGTERM waits for requests in flight."""
+    """Where and how to listen. `drain_s` is how long SIGTERM waits for requests in flight.
+
+    `allow_unauthenticated` accepts an address that is not loopback while no keys are asked for.
+    """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -30,6 +35,7 @@ class Server(_Section):
     cors_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     compression: bool = False
+    allow_unauthenticated: bool = False
 
 
 class Limits(_Section):

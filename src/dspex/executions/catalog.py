@@ -1,7 +1,7 @@
 """What can be run, ready to run: programs resolved to compiled versions, kept in memory."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dspex.executions.errors import NotExecutable
@@ -13,9 +13,10 @@ from dspex.kit.facts import Facts
 from dspex.programs.facts import ProgramChanged
 from dspex.programs.ports import ProgramReader
 from dspex.programs.records import EXECUTABLE, CompiledDocument, Definition, Program, ProgramSettings, Version
-from dspex.programs.rules import ADHOC, program_status
+from dspex.programs.rules import ADHOC, definition_digest, program_status
 from dspex.signatures.document import signature_from_document
-from dspex.signatures.records import Signature
+from dspex.signatures.records import Field, Signature
+from dspex.signatures.types import STR
 from dspex.signatures.validation import InputValidator, OutputChecker
 
 FRESH_S = 1.0
@@ -82,13 +83,16 @@ class Catalog:
             raise _not_executable(f"Version {number} of {name!r}", version.status, version.error)
         return await self._runnable(program, version)
 
+    def known_adhoc(self, project: str, definition: Definition) -> Runnable | None:
+        """A signature without a program that ran here before."""
+        return self._built.get((project, definition_digest(definition)))
+
     def adhoc(self, definition: Definition, compiled: CompiledDocument) -> Runnable:
-        """For a signature without a program."""
-        key = (compiled.project, compiled.digest + definition.lm.alias)
-        if key not in self._built:
-            run = load(compiled.document, definition.lm.alias)
-            _keep(self._built, key, _build(ADHOC, definition, run, ProgramSettings(), compiled.digest))
-        return self._built[key]
+        """A signature without a program, from what it was compiled to."""
+        run = load(compiled.document, definition.lm.alias)
+        runnable = _build(ADHOC, definition, run, ProgramSettings(), compiled.digest)
+        _keep(self._built, (compiled.project, definition_digest(definition)), runnable)
+        return runnable
 
     async def _program(self, project: str, name: str) -> Program:
         program = await self._programs.get(project, name)
@@ -106,18 +110,20 @@ class Catalog:
             statuses = await self._programs.version_statuses(program.project, [program.id])
             newest = (await self._programs.versions(program.project, program.id, limit=1, cursor=None)).data
             error = newest[0].error if newest else None
-            raise _not_executable(repr(program.name), program_status(program, statuses.get(program.id, ())), error)
+            raise _not_executable(
+                repr(program.name), program_status(program, statuses.get(program.id, ())), error
+            )
         return version
 
     async def _runnable(self, program: Program, version: Version) -> Runnable:
         # Settings may change without a new version, so they are part of the key.
         key = (program.project, f"{version.id}/{program.settings!r}")
         if key not in self._built:
-            if version.executor == "mock":
-                run: CompiledProgram | Mock = Mock(program.settings.mock or {})
-            else:
-                run = await self._load(version)
-            built = _build(program.name, version.definition, run, program.settings, version.compiled_digest, version)
+            mock = version.definition.mock
+            run = await self._load(version) if mock is None else Mock(mock)
+            built = _build(
+                program.name, version.definition, run, program.settings, version.compiled_digest, version
+            )
             _keep(self._built, key, built)
         return self._built[key]
 
@@ -130,6 +136,11 @@ class Catalog:
 
     def _forget(self, fact: ProgramChanged) -> None:
         self._current.pop((fact.project, fact.name), None)
+
+
+def with_reasoning(signature: Signature) -> Signature:
+    """What a chain of thought answers: `reasoning` before the other outputs."""
+    return replace(signature, outputs=(Field("reasoning", STR), *signature.outputs))
 
 
 def _build(

@@ -17,7 +17,9 @@ class Parameters(TypedDict, total=False):
     temperature: Annotated[float, Field(ge=0, le=2)]
     max_tokens: Annotated[int, Field(ge=1, le=10_000_000)]
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)]
-    stop: Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=200)]], Field(max_length=16)]
+    stop: Annotated[
+        list[Annotated[str, StringConstraints(min_length=1, max_length=200)]], Field(max_length=16)
+    ]
     rollout_id: Annotated[int, Field(ge=0, lt=2**63)]
 
 

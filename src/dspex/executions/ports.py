@@ -24,7 +24,13 @@ class ExecutionReader(Protocol):
         ...
 
     async def statistics(
-        self, project: str, program: str, *, version: int | None, since: datetime | None, until: datetime | None
+        self,
+        project: str,
+        program: str,
+        *,
+        version: int | None,
+        since: datetime | None,
+        until: datetime | None,
     ) -> ExecutionStatistics: ...
 
     async def costs(
@@ -45,7 +51,9 @@ class ExecutionStore(ExecutionReader, Protocol):
         Returns how many."""
         ...
 
-    async def prune(self, project: str | None, *, older_than: datetime | None, keep_newest: int | None) -> int:
+    async def prune(
+        self, project: str | None, *, older_than: datetime | None, keep_newest: int | None
+    ) -> int:
         """Deletes finished rows by age or beyond a count for each project, in batches; returns how many."""
         ...
 

@@ -94,15 +94,24 @@ class ExecutionService:
                 code="too_many_in_flight",
                 retry_after=1,
             )
-        if request.size > self._bounds.input_bytes and len(orjson.dumps(request.inputs)) > self._bounds.input_bytes:
+        if (
+            request.size > self._bounds.input_bytes
+            and len(orjson.dumps(request.inputs)) > self._bounds.input_bytes
+        ):
             raise Invalid(
                 f"The inputs are larger than {self._bounds.input_bytes} bytes.",
                 code="inputs_too_large",
-                problems=[Problem("/inputs", "too_large", f"at most {self._bounds.input_bytes} bytes of JSON")],
+                problems=[
+                    Problem("/inputs", "too_large", f"at most {self._bounds.input_bytes} bytes of JSON")
+                ],
             )
 
     async def _run(
-        self, runnable: Runnable, request: PredictionRequest, inputs: Mapping[str, Any], parameters: Mapping[str, Any]
+        self,
+        runnable: Runnable,
+        request: PredictionRequest,
+        inputs: Mapping[str, Any],
+        parameters: Mapping[str, Any],
     ) -> Execution:
         started_at, started = self._clock.now(), self._clock.monotonic()
         limits = (self._bounds.timeout_s, runnable.settings.timeout_s, request.timeout_s)

@@ -43,7 +43,8 @@ def define(
     adapter: Adapter,
     lm: LanguageModelChoice,
     state: Mapping[str, Any] | None = None,
+    mock: Mapping[str, Any] | None = None,
 ) -> Definition:
     """A definition with its signature in canonical form. Raises Invalid for a bad signature."""
     document = signature_to_document(parse_signature(signature))
-    return Definition(document, module, adapter, lm, state)
+    return Definition(document, module, adapter, lm, state, mock)

@@ -49,7 +49,9 @@ class ProgramReader(Protocol):
 
     async def version_by_digest(self, project: str, program_id: str, digest: str) -> Version | None: ...
 
-    async def versions(self, project: str, program_id: str, *, limit: int, cursor: str | None) -> Page[Version]:
+    async def versions(
+        self, project: str, program_id: str, *, limit: int, cursor: str | None
+    ) -> Page[Version]:
         """Newest number first."""
         ...
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 Module = Literal["predict", "chain_of_thought"]
 Adapter = Literal["chat", "json"]
 Executor = Literal["native", "mock"]
-WantedExecutor = Literal["auto", "native", "mock"]
 VersionStatus = Literal["draft", "initializing", "ready", "optimized", "deployed", "error"]
 ProgramStatus = Literal["draft", "initializing", "ready", "optimized", "deployed", "error", "archived"]
 Source = Literal["file", "api"]
@@ -32,7 +31,7 @@ class Definition:
     """Everything that decides what a version does. Its canonical JSON is what `digest` covers.
 
     `signature` is the structured document of `signatures.document`; `state` is DSPy's own saved JSON
-    (instructions, demos) or None.
+    (instructions, demos) or None. With `mock`, a script of `executions.mock`, no model is asked.
     """
 
     signature: Mapping[str, Any]
@@ -40,6 +39,7 @@ class Definition:
     adapter: Adapter
     lm: LanguageModelChoice
     state: Mapping[str, Any] | None = None
+    mock: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,11 @@ class Version:
 class ProgramSettings:
     """What may change without a new version.
 
-    `timeout_s` bounds one request; `on_violation: fail` turns a broken output constraint into a failure.
+    `timeout_s` bounds one request (None: the node's limit); `on_violation: fail` turns a broken output constraint into a failure.
     """
 
-    executor: WantedExecutor = "auto"
-    timeout_s: float = 60.0
+    timeout_s: float | None = None
     on_violation: Literal["report", "fail"] = "report"
-    mock: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Use cases around programs: register, initialize, deploy, roll back, archive, compare, move."""
 
+import asyncio
+import builtins
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import structlog
 
 from dspex.kit.clock import Clock
-from dspex.kit.errors import Conflict, DspexError, Invalid, Missing
+from dspex.kit.errors import Conflict, DspexError, Exhausted, Invalid, Missing
 from dspex.kit.facts import Facts
 from dspex.kit.ids import new_id
 from dspex.kit.paging import Page
@@ -20,12 +22,14 @@ from dspex.programs.records import (
     Deployment,
     Program,
     ProgramSettings,
+    ProgramStatus,
     Source,
     Version,
 )
-from dspex.programs.rules import ADHOC, check_transition, compiled_digest, definition_digest
+from dspex.programs.rules import ADHOC, check_transition, compiled_digest, definition_digest, program_status
 
 log = structlog.get_logger(__name__)
+ADHOC_QUEUE = 64
 
 
 class ProgramService:
@@ -34,6 +38,7 @@ class ProgramService:
         self._compiler = compiler
         self._clock = clock
         self._facts = facts
+        self._compiling: dict[tuple[str, str], asyncio.Task[CompiledDocument]] = {}
 
     async def get(self, project: str, name: str) -> Program:
         """Raises Missing (code program_missing)."""
@@ -41,6 +46,16 @@ class ProgramService:
         if program is None:
             raise Missing(f"There is no program {name!r}.", code="program_missing")
         return program
+
+    async def list(
+        self, project: str, *, include_archived: bool, limit: int, cursor: str | None
+    ) -> Page[Program]:
+        return await self._store.list(project, include_archived=include_archived, limit=limit, cursor=cursor)
+
+    async def statuses(self, project: str, programs: Sequence[Program]) -> dict[str, ProgramStatus]:
+        """Each program's derived status, by program id."""
+        found = await self._store.version_statuses(project, [program.id for program in programs])
+        return {program.id: program_status(program, found.get(program.id, ())) for program in programs}
 
     async def create(
         self,
@@ -54,15 +69,22 @@ class ProgramService:
     ) -> tuple[Program, Version]:
         """A new program with its first version, a draft. Raises Conflict when the name is taken."""
         if name == ADHOC:
-            raise Conflict(f"{ADHOC!r} names the executions without a program; choose another name.", code="reserved_name")
+            raise Conflict(
+                f"{ADHOC!r} names the executions without a program; choose another name.",
+                code="reserved_name",
+            )
         now = self._clock.now()
         program = Program(new_id(), project, name, source, settings, now, now, description)
         await self._store.add(program)
         return program, await self._draft(program, definition)
 
-    async def add_version(self, program: Program, definition: Definition, *, parent_id: str | None = None) -> Version:
+    async def add_version(
+        self, program: Program, definition: Definition, *, parent_id: str | None = None
+    ) -> Version:
         """The version of this definition: the one that is there, or a new draft."""
-        existing = await self._store.version_by_digest(program.project, program.id, definition_digest(definition))
+        existing = await self._store.version_by_digest(
+            program.project, program.id, definition_digest(definition)
+        )
         return existing or await self._draft(program, definition, parent_id)
 
     async def _draft(self, program: Program, definition: Definition, parent_id: str | None = None) -> Version:
@@ -79,29 +101,29 @@ class ProgramService:
         )
         return await self._store.add_version(version)
 
-    async def initialize(self, work: Sequence[tuple[Program, Version]]) -> list[Version]:
+    async def initialize(self, versions: Sequence[Version]) -> builtins.list[Version]:
         """Makes versions executable: compiled documents found again, the rest compiled in one worker run.
 
         A refused definition leaves its version in `error` with the reason. Raises Conflict for a version
         that can't be initialized, Unavailable when the compiler is missing or dies (versions go to `error`).
         """
-        started = [(program, await self._start(version)) for program, version in work]
-        native = [(program, version) for program, version in started if program.settings.executor != "mock"]
+        started = [await self._start(version) for version in versions]
+        native = [version for _, version in started if version.definition.mock is None]
         known = {
             version.id: await self._store.compiled(version.project, compiled_digest(version.definition))
-            for _, version in native
+            for version in native
         }
-        missing = [version for _, version in native if known[version.id] is None]
+        missing = [version for version in native if known[version.id] is None]
         outcomes: dict[str, Compiled | Refused] = {}
         if missing:
             try:
                 compiled = await self._compiler.compile([version.definition for version in missing])
             except DspexError as error:
-                for version in (version for _, version in started):
+                for version in started:
                     await self._finish(version, replace(version, status="error", error=error.message))
                 raise
             outcomes = dict(zip((version.id for version in missing), compiled, strict=True))
-        return [await self._conclude(program, version, outcomes.get(version.id)) for program, version in started]
+        return [await self._conclude(version, outcomes.get(version.id)) for version in started]
 
     async def _start(self, version: Version) -> Version:
         check_transition(version.status, "initializing")
@@ -109,22 +131,25 @@ class ProgramService:
         await self._store.update_version(started, expected_status=version.status)
         return started
 
-    async def _conclude(self, program: Program, version: Version, outcome: Compiled | Refused | None) -> Version:
-        if program.settings.executor == "mock":
-            return await self._finish(
-                version, replace(version, status="ready", executor="mock", executor_reason="asked for")
-            )
+    async def _conclude(self, version: Version, outcome: Compiled | Refused | None) -> Version:
+        if version.definition.mock is not None:
+            mocked = replace(version, status="ready", executor="mock", executor_reason="asked for")
+            return await self._finish(version, mocked)
         if isinstance(outcome, Refused):
             return await self._finish(version, replace(version, status="error", error=outcome.reason))
         digest = compiled_digest(version.definition)
         if isinstance(outcome, Compiled):
             await self._store.add_compiled(
-                CompiledDocument(digest, version.project, outcome.document, outcome.saved_state, self._clock.now())
+                CompiledDocument(
+                    digest, version.project, outcome.document, outcome.saved_state, self._clock.now()
+                )
             )
         reason = "exact: compiled by DSPy and checked against it"
         return await self._finish(
             version,
-            replace(version, status="ready", executor="native", executor_reason=reason, compiled_digest=digest),
+            replace(
+                version, status="ready", executor="native", executor_reason=reason, compiled_digest=digest
+            ),
         )
 
     async def _finish(self, before: Version, after: Version) -> Version:
@@ -148,6 +173,23 @@ class ProgramService:
         stored = await self._store.compiled(project, digest)
         if stored is not None:
             return stored
+        key = (project, digest)
+        task = self._compiling.get(key)
+        if task is None:
+            if len(self._compiling) >= ADHOC_QUEUE:
+                raise Exhausted(
+                    f"{ADHOC_QUEUE} signatures are waiting to be compiled; try again in a while, or register "
+                    "the program so that it is compiled once.",
+                    code="compile_queue_full",
+                    retry_after=10,
+                )
+            # A task of its own: the first caller going away must not fail the others who wait for it.
+            task = asyncio.create_task(self._compile_one(project, definition, digest))
+            self._compiling[key] = task
+            task.add_done_callback(lambda _: self._compiling.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _compile_one(self, project: str, definition: Definition, digest: str) -> CompiledDocument:
         (outcome,) = await self._compiler.compile([definition])
         if isinstance(outcome, Refused):
             raise Invalid(f"This can't run: {outcome.reason}", code="not_native")
@@ -169,7 +211,12 @@ class ProgramService:
         if program.deployed_version_id == version.id:
             return program
         deployment = Deployment(
-            new_id(), program.project, program.id, version.id, "rollback" if rollback else "deploy", self._clock.now()
+            new_id(),
+            program.project,
+            program.id,
+            version.id,
+            "rollback" if rollback else "deploy",
+            self._clock.now(),
         )
         await self._store.deploy(program, version, deployment)
         self._facts.announce(ProgramChanged(program.project, program.name))
@@ -181,7 +228,9 @@ class ProgramService:
         target = previous_deployment(history)
         version = await self._store.version(program.project, target) if target else None
         if version is None:
-            raise Conflict(f"{program.name!r} has no earlier deployment to go back to.", code="nothing_to_roll_back")
+            raise Conflict(
+                f"{program.name!r} has no earlier deployment to go back to.", code="nothing_to_roll_back"
+            )
         return await self.deploy(program, version, rollback=True), version
 
     async def archive(self, program: Program) -> Program:
@@ -209,6 +258,7 @@ class ProgramService:
         return version
 
     async def newest(self, program: Program) -> Version:
+        """Every program has at least one version."""
         (version,) = (await self.versions(program, limit=1, cursor=None)).data
         return version
 
@@ -218,7 +268,9 @@ class ProgramService:
     async def saved_state(self, version: Version) -> dict[str, Any]:
         """What plain `dspy.Module.load` reads. Raises Conflict for a version that was never compiled."""
         compiled = (
-            await self._store.compiled(version.project, version.compiled_digest) if version.compiled_digest else None
+            await self._store.compiled(version.project, version.compiled_digest)
+            if version.compiled_digest
+            else None
         )
         if compiled is None:
             raise Conflict(
@@ -243,5 +295,3 @@ def previous_deployment(history: Sequence[Deployment]) -> str | None:
         else:
             stack.append(entry.version_id)
     return stack[-2] if len(stack) > 1 else None
-
-

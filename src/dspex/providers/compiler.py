@@ -81,7 +81,11 @@ class SubprocessCompiler:
                     worker.kill()
                     await worker.wait()
         if worker.returncode != 0 or not answer:
-            log.error("compiler_failed", returncode=worker.returncode, stderr=complaints.decode(errors="replace")[-4000:])
+            log.error(
+                "compiler_failed",
+                returncode=worker.returncode,
+                stderr=complaints.decode(errors="replace")[-4000:],
+            )
             raise Unavailable(
                 f"The compiler ended with status {worker.returncode} before it answered; its last words are in "
                 "the log. Run `dspex doctor` to check the installation.",

@@ -37,6 +37,10 @@ class Field:
     constraints: tuple[tuple[str, Constraint], ...] = ()
     typed: bool = True
 
+    @property
+    def has_default(self) -> bool:
+        return self.default is not UNSET
+
 
 @dataclass(frozen=True, slots=True)
 class Signature:

@@ -4,6 +4,7 @@ Not JSON Schema, because JSON Schema loses what a Python annotation says. `annot
 type to exactly one Python annotation, the one DSPy is given; that mapping is what equality with DSPy means.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -96,3 +97,33 @@ def allows_none(field_type: FieldType) -> bool:
     if isinstance(field_type, UnionOf):
         return any(allows_none(option) for option in field_type.options)
     return field_type == NONE
+
+
+def union_of(options: Iterable[FieldType]) -> FieldType:
+    """The union Python's `typing.Union` would make: nested unions flattened, repeats dropped, order kept.
+
+    A single remaining option is returned as itself.
+    """
+    flat: dict[str, FieldType] = {}
+    for option in options:
+        for part in option.options if isinstance(option, UnionOf) else (option,):
+            # repr, because `LiteralOf((1,)) == LiteralOf((True,))` in Python
+            flat.setdefault(repr(part), part)
+    kept = tuple(flat.values())
+    return kept[0] if len(kept) == 1 else UnionOf(kept)
+
+
+def parts_of(field_type: FieldType) -> Iterator[FieldType]:
+    """The type itself and every type inside it, outermost first."""
+    yield field_type
+    match field_type:
+        case ListOf(inner) | DictOf(inner):
+            yield from parts_of(inner)
+        case UnionOf(options):
+            for option in options:
+                yield from parts_of(option)
+        case ObjectOf(fields=members):
+            for member in members:
+                yield from parts_of(member.type)
+        case _:
+            pass

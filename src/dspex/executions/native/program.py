@@ -38,11 +38,17 @@ class CompiledProgram:
     dspy: str
 
     def request(
-        self, stage: Stage, inputs: Mapping[str, Any], parameters: Mapping[str, Any], rollout_id: int | None = None
+        self,
+        stage: Stage,
+        inputs: Mapping[str, Any],
+        parameters: Mapping[str, Any],
+        rollout_id: int | None = None,
     ) -> LanguageModelRequest:
         """The request DSPy would send. `inputs` are typed values; `parameters` were checked before."""
         options = replace(stage.options, **parameters) if parameters else stage.options
-        return LanguageModelRequest(self.alias, stage.template.fill(inputs), options, self.dialect, rollout_id)
+        return LanguageModelRequest(
+            self.alias, stage.template.fill(inputs), options, self.dialect, rollout_id
+        )
 
     def check_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Raises Invalid naming every parameter that this model's requests can't carry exactly."""
@@ -52,7 +58,9 @@ class CompiledProgram:
                 f"This program's model does not take {', '.join(unknown)}; it takes "
                 f"{', '.join(sorted(self.parameters)) or 'no parameters'}.",
                 code="unsupported_parameter",
-                problems=[Problem(f"/parameters/{name}", "unsupported", "not supported here") for name in unknown],
+                problems=[
+                    Problem(f"/parameters/{name}", "unsupported", "not supported here") for name in unknown
+                ],
             )
 
 

@@ -49,7 +49,11 @@ class Template:
 
 def render_value(value: Any) -> str:
     """A value as `dspy.adapters.utils.format_field_value` writes it: JSON for lists and objects, else str."""
-    plain = value if isinstance(value, _PLAIN) else _adapter(type(value)).dump_python(value, mode="json", fallback=str)
+    plain = (
+        value
+        if isinstance(value, _PLAIN)
+        else _adapter(type(value)).dump_python(value, mode="json", fallback=str)
+    )
     if isinstance(plain, list | dict):
         return json.dumps(plain, ensure_ascii=False)
     return str(plain)

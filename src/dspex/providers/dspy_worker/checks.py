@@ -19,7 +19,13 @@ from dspex.providers.language_models import openai_chat
 from dspex.signatures.records import Signature
 from dspex.signatures.types import DictOf, FieldType, ListOf, Scalar, UnionOf
 
-_TEXTS = ("plain", "  spaced\n\nout \u2028 ", "[[ ## completed ## ]] “ünïcode” \U0001f600", '{"a": [1, "b"]}', "")
+_TEXTS = (
+    "plain",
+    "  spaced\n\nout \u2028 ",
+    "[[ ## completed ## ]] “ünïcode” \U0001f600",
+    '{"a": [1, "b"]}',
+    "",
+)
 
 
 def check_document(
@@ -48,7 +54,11 @@ def _compare(program: CompiledProgram, ours: LanguageModelRequest, theirs: Captu
 def _defaults(module: dspy.Module) -> dict[str, Any]:
     (predictor,) = module.predictors()
     fields = predictor.signature.input_fields
-    return {name: field.default for name, field in fields.items() if not field.is_required() and field.default_factory is None}
+    return {
+        name: field.default
+        for name, field in fields.items()
+        if not field.is_required() and field.default_factory is None
+    }
 
 
 def _input_sets(signature: Signature) -> Iterator[dict[str, Any]]:

@@ -12,7 +12,13 @@ from dspy.utils.saving import get_dependency_versions
 from dspex.kit.errors import DspexError
 from dspex.providers.dspy_worker.capture import Captured, Unsupported, capture
 from dspex.providers.dspy_worker.checks import check_document
-from dspex.providers.dspy_worker.modules import adapter_of, language_model, module_of, predictor_of, signature_class
+from dspex.providers.dspy_worker.modules import (
+    adapter_of,
+    language_model,
+    module_of,
+    predictor_of,
+    signature_class,
+)
 from dspex.providers.dspy_worker.segments import options_of, segment
 from dspex.signatures.document import signature_from_document, type_to_document
 from dspex.signatures.records import Field, Signature
@@ -55,16 +61,13 @@ def _compile(definition: Mapping[str, Any]) -> dict[str, Any]:
     names = ("json",) if definition["adapter"] == "json" else ("chat", "json")
     if len(captured) != len(names):
         raise Unsupported(f"DSPy made {len(captured)} requests where {len(names)} were expected")
-    stages = [
-        {"adapter": name, **segment(one, sentinels)} for name, one in zip(names, captured, strict=True)
-    ]
+    stages = [{"adapter": name, **segment(one, sentinels)} for name, one in zip(names, captured, strict=True)]
     document = {
         "v": FORMAT,
         "made_by": _versions(),
         "model": definition["lm"]["model"],
         "dialect": _dialect(captured[0]),
         "parameters": _parameters(module, lm, adapter, sentinels, captured),
-        "inputs": [_input(field) for field in signature.inputs],
         "outputs": [_output(field) for field in _outputs(signature, predictor)],
         "stages": stages,
     }
@@ -138,16 +141,10 @@ def _listed(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _input(field: Field) -> dict[str, Any]:
-    return {"name": field.name, "str": field.type == STR}
-
-
 def _outputs(signature: Signature, predictor: dspy.Predict) -> list[Field]:
     """The outputs in the order DSPy parses them; a chain of thought has `reasoning` in front."""
     ours = {field.name: field for field in signature.outputs}
-    return [
-        ours.get(name) or Field(name=name, type=STR) for name in predictor.signature.output_fields
-    ]
+    return [ours.get(name) or Field(name=name, type=STR) for name in predictor.signature.output_fields]
 
 
 def _output(field: Field) -> dict[str, Any]:

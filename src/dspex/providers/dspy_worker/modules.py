@@ -35,7 +35,9 @@ def _arguments(field: Field, annotation: Any) -> dict[str, Any]:
 
 def module_of(kind: str, signature: type[dspy.Signature], state: Mapping[str, Any] | None) -> dspy.Module:
     """A fresh module with the saved state loaded. Raises what DSPy raises for a state that does not fit."""
-    module: dspy.Module = dspy.ChainOfThought(signature) if kind == "chain_of_thought" else dspy.Predict(signature)
+    module: dspy.Module = (
+        dspy.ChainOfThought(signature) if kind == "chain_of_thought" else dspy.Predict(signature)
+    )
     if state is not None:
         module.load_state(dict(state))
     return module

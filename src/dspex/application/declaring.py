@@ -1,0 +1,118 @@
+"""Programs of the configuration file become programs of the database: the file owns what it declares."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+from dspex.configuration.settings import ProgramEntry, Settings
+from dspex.kit.errors import Conflict, DspexError, Invalid, Missing
+from dspex.programs.definitions import choose_model, define
+from dspex.programs.records import EXECUTABLE, Definition, Program, ProgramSettings, Version
+from dspex.programs.service import ProgramService
+
+log = structlog.get_logger(__name__)
+
+
+async def declare(programs: ProgramService, settings: Settings, project: str, directory: Path) -> None:
+    """Registers, initializes and deploys what the file declares; archives what it no longer does.
+
+    All new versions compile in one run of the worker. A program that can't be initialized is logged with
+    its reason and does not stop the others, nor the version of it that is deployed already. A malformed
+    entry and a name that the API made are mistakes in the file: they raise.
+    """
+    wanted = [(entry, _definition(entry, settings, directory)) for entry in settings.programs]
+    declared = [await _declare_one(programs, project, entry, definition) for entry, definition in wanted]
+    waiting = [version for _, version in declared if version.status not in EXECUTABLE]
+    ready = {version.id: version for version in await _initialize(programs, waiting)}
+    for program, version in declared:
+        current = ready.get(version.id, version)
+        if current.status in EXECUTABLE:
+            await programs.deploy(program, current)
+        else:
+            log.error("program_not_ready", program=program.name, version=current.number, reason=current.error)
+    await _archive_others(programs, project, {entry.name for entry in settings.programs})
+
+
+def _definition(entry: ProgramEntry, settings: Settings, directory: Path) -> Definition:
+    try:
+        lm = choose_model(
+            settings.models,
+            entry.model,
+            temperature=entry.temperature,
+            max_tokens=entry.max_tokens,
+            options=entry.options,
+        )
+        mock = (entry.mock or {}) if entry.executor == "mock" else None
+        return define(entry.signature, entry.module, entry.adapter, lm, _state(entry, directory), mock)
+    except Invalid as error:
+        raise Invalid(
+            f"Program {entry.name!r} in the configuration: {error.message}",
+            code=error.code,
+            problems=error.problems,
+        ) from error
+
+
+def _state(entry: ProgramEntry, directory: Path) -> dict[str, Any] | None:
+    if entry.state is None:
+        return None
+    path = directory / entry.state
+    try:
+        state = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise Invalid(f"its state {path} can't be read: {error.strerror}.", code="bad_state") from None
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"its state {path} is not JSON: {error}.", code="bad_state") from None
+    if not isinstance(state, dict):
+        raise Invalid(f"its state {path} is not what `module.save` writes: no JSON object.", code="bad_state")
+    return state
+
+
+async def _declare_one(
+    programs: ProgramService, project: str, entry: ProgramEntry, definition: Definition
+) -> tuple[Program, Version]:
+    settings = ProgramSettings(entry.timeout_s, entry.on_violation)
+    try:
+        program = await programs.get(project, entry.name)
+    except Missing:
+        return await programs.create(
+            project, entry.name, definition, settings=settings, source="file", description=entry.description
+        )
+    if program.source != "file":
+        raise Conflict(
+            f"The file declares {entry.name!r}, but a program of that name was made through the API. "
+            "Rename one of them, or archive the other and choose a new name for it.",
+            code="program_made_by_api",
+        )
+    changed = replace(program, settings=settings, description=entry.description, archived_at=None)
+    if changed != program:
+        program = await programs.change(changed)
+    return program, await programs.add_version(program, definition)
+
+
+async def _initialize(programs: ProgramService, waiting: Sequence[Version]) -> list[Version]:
+    if not waiting:
+        return []
+    log.info("initializing", versions=len(waiting))
+    try:
+        return await programs.initialize(waiting)
+    except DspexError as error:
+        # The reason is with each version; programs deployed earlier go on.
+        log.error("initializing_failed", reason=error.message)
+        return []
+
+
+async def _archive_others(programs: ProgramService, project: str, declared: set[str]) -> None:
+    cursor: str | None = None
+    while True:
+        page = await programs.list(project, include_archived=False, limit=200, cursor=cursor)
+        for program in page.data:
+            if program.source == "file" and program.name not in declared:
+                log.info("program_archived", program=program.name, reason="no longer in the file")
+                await programs.archive(program)
+        cursor = page.next_cursor
+        if cursor is None:
+            return

@@ -1,0 +1,117 @@
+"""`dspex serve`: prepare the database and the programs once, then run one process or several."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import orjson
+import uvicorn
+
+from dspex.application.declaring import declare
+from dspex.application.wiring import open_services
+from dspex.configuration.loading import load_settings
+from dspex.configuration.settings import Settings
+from dspex.interfaces.rest.app import RestApplication, create_application
+from dspex.interfaces.rest.exchange import Receive, Scope, Send
+from dspex.kit.errors import DspexError, Invalid
+from dspex.observability.logs import configure_logs
+
+_HANDED_DOWN = "DSPEX_HANDED_DOWN"
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+PROJECT = "default"
+
+
+class Node:
+    """One serving process as an ASGI application: its services live as long as the lifespan."""
+
+    def __init__(self, settings: Settings, directory: Path, *, prepare: bool) -> None:
+        self._settings = settings
+        self._directory = directory
+        self._prepare = prepare
+        self._application: RestApplication | None = None
+        self._stack = AsyncExitStack()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        assert self._application is not None, "the lifespan has not started"
+        await self._application(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._start()
+        except DspexError as error:
+            await send({"type": "lifespan.startup.failed", "message": error.message})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._stack.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _start(self) -> None:
+        services = await self._stack.enter_async_context(open_services(self._settings, serving=True))
+        if self._prepare:
+            await declare(services.programs, self._settings, PROJECT, self._directory)
+        self._application = create_application(services)
+
+
+def check_exposure(settings: Settings) -> None:
+    """Raises Invalid when the service would be open to others without any access control."""
+    if settings.server.host in _LOOPBACK or settings.server.allow_unauthenticated:
+        return
+    raise Invalid(
+        f"Listening on {settings.server.host} would let anyone who reaches it spend your model budget: DSPex asks "
+        "for no keys yet. Listen on 127.0.0.1 behind a proxy that authenticates, or accept it with "
+        "DSPEX_SERVER__ALLOW_UNAUTHENTICATED=true.",
+        code="exposed_without_access",
+    )
+
+
+def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
+    """Runs until SIGTERM or SIGINT; finishes what is in flight first (`server.drain_s`)."""
+    settings, path = load_settings(file, **overrides)
+    check_exposure(settings)
+    configure_logs(settings.log_level, settings.log_format)
+    options: dict[str, Any] = {
+        "host": settings.server.host,
+        "port": settings.server.port,
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "date_header": False,
+        "timeout_graceful_shutdown": int(settings.server.drain_s),
+        "lifespan": "on",
+        "proxy_headers": False,
+    }
+    directory = _directory(path)
+    if settings.server.workers == 1:
+        uvicorn.run(Node(settings, directory, prepare=True), **options)
+        return
+    asyncio.run(_prepare(settings, directory))
+    os.environ[_HANDED_DOWN] = orjson.dumps(
+        {"file": str(path) if path else None, "overrides": overrides}, default=str
+    ).decode()
+    uvicorn.run("dspex.application.serving:worker", factory=True, workers=settings.server.workers, **options)
+
+
+def worker() -> Node:
+    """One of several processes; the parent has prepared everything."""
+    handed_down = orjson.loads(os.environ[_HANDED_DOWN])
+    file = handed_down["file"]
+    settings, path = load_settings(Path(file) if file else None, **handed_down["overrides"])
+    configure_logs(settings.log_level, settings.log_format)
+    return Node(settings, _directory(path), prepare=False)
+
+
+def _directory(path: Path | None) -> Path:
+    return path.parent if path else Path()
+
+
+async def _prepare(settings: Settings, directory: Path) -> None:
+    async with open_services(settings) as services:
+        await declare(services.programs, settings, PROJECT, directory)

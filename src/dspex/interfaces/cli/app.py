@@ -1,0 +1,37 @@
+"""The `dspex` command: one file for each group of commands."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from dspex.interfaces.cli import init, operating, run, serve, simulator
+from dspex.interfaces.cli.ports import Application
+from dspex.kit.errors import DspexError
+
+
+def build(application: Application) -> Callable[[], Any]:
+    """The command line as a callable that exits with 0, or 1 and a message that says what to do."""
+    app = typer.Typer(
+        name="dspex",
+        help="Serve DSPy programs in production.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    for group in (serve, run, simulator, operating):
+        group.add_to(app, application)
+    init.add_to(app)
+
+    def call() -> None:
+        try:
+            app()
+        except DspexError as error:
+            print(f"dspex: {error.message}", file=sys.stderr)  # noqa: T201
+            for problem in error.problems:
+                print(f"  {problem.pointer}: {problem.message}", file=sys.stderr)  # noqa: T201
+            sys.exit(1)
+
+    return call

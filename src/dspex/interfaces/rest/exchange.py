@@ -1,0 +1,113 @@
+"""Reading and answering HTTP on plain ASGI, for the paths where a framework's cost would show."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import orjson
+
+from dspex.interfaces.rest import problems
+from dspex.kit.errors import DspexError, Invalid
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+# A call that answers sooner is not worth watching its connection for.
+WATCH_AFTER_S = 0.05
+JSON = (b"content-type", b"application/json")
+
+
+class ClientGone(Exception):
+    """The caller closed the connection before it sent its whole request."""
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return None
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body. Raises Invalid (code body_too_large) as soon as it passes `limit` bytes."""
+    announced = header(scope, b"content-length")
+    if announced is not None and announced.isdigit() and int(announced) > limit:
+        raise _too_large(limit)
+    chunks, size = [], 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+        if not message.get("more_body"):
+            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(limit: int) -> Invalid:
+    return Invalid(f"The request body is larger than {limit} bytes, the limit.", code="body_too_large")
+
+
+def read_json(scope: Scope, body: bytes) -> dict[str, Any]:
+    """The JSON object in a body. Raises Invalid (not_application_json, not_json, not_an_object)."""
+    content_type = header(scope, b"content-type") or ""
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        raise Invalid(
+            "Send the body as JSON with `content-type: application/json`.", code="not_application_json"
+        )
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Invalid(f"The body is not JSON: {error}.", code="not_json") from None
+    if not isinstance(document, dict):
+        raise Invalid("The body must be a JSON object.", code="not_an_object")
+    return document
+
+
+async def answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [*headers, (b"content-length", str(len(body)).encode())],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def answer_error(send: Send, error: DspexError, request_id: str) -> None:
+    problem = problems.problem_of(error, request_id)
+    await answer(send, problem["status"], problems.encode(problem), problems.headers_of(problem))
+
+
+class CancelOnDisconnect:
+    """Cancels the task it is entered in when the caller goes away, so that the model call ends as well.
+
+    The watch starts late: most calls end before it would, and a task for each request is not free.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._watch: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> "CancelOnDisconnect":
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(WATCH_AFTER_S, self._start, task)
+        return self
+
+    def _start(self, task: asyncio.Task[Any]) -> None:
+        self._watch = asyncio.create_task(self._wait(task))
+
+    async def _wait(self, task: asyncio.Task[Any]) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        task.cancel()
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        if self._watch is not None:
+            self._watch.cancel()

@@ -1,0 +1,93 @@
+"""Errors as problem details (RFC 9457). The one place where a kind becomes an HTTP status."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from dspex.executions.records import ExecutionError
+from dspex.kit.errors import DspexError, Kind
+
+MEDIA_TYPE = "application/problem+json"
+STATUS: Mapping[Kind | str, int] = {
+    "invalid": 422,
+    "unauthenticated": 401,
+    "forbidden": 403,
+    "missing": 404,
+    "conflict": 409,
+    "exhausted": 429,
+    "unavailable": 503,
+    "timeout": 504,
+    "internal": 500,
+}
+# HTTP has a finer word for a few of our codes.
+STATUS_BY_CODE: Mapping[str, int] = {
+    "not_json": 400,
+    "bad_cursor": 400,
+    "body_too_large": 413,
+    "inputs_too_large": 413,
+    "not_application_json": 415,
+    "method_not_allowed": 405,
+}
+TITLES: Mapping[str, str] = {
+    "invalid": "The request is wrong",
+    "unauthenticated": "Who are you?",
+    "forbidden": "Not allowed",
+    "missing": "Not found",
+    "conflict": "Not in this state",
+    "exhausted": "A limit is reached",
+    "unavailable": "Not available right now",
+    "timeout": "It took too long",
+    "internal": "A defect in DSPex",
+}
+
+
+def status_of(kind: str, code: str) -> int:
+    return STATUS_BY_CODE.get(code) or STATUS[kind]
+
+
+def problem_of(error: DspexError, request_id: str | None = None) -> dict[str, Any]:
+    """The problem document; `errors` lists every bad field with its JSON pointer."""
+    document = _problem(error.kind, error.code, error.message, error.retry_after, request_id)
+    if error.problems:
+        document["errors"] = [
+            {"pointer": one.pointer, "code": one.code, "message": one.message} for one in error.problems
+        ]
+    return document
+
+
+def problem_of_execution(error: ExecutionError, execution_id: str, request_id: str) -> dict[str, Any]:
+    """The problem of an execution that ran and failed; it names the execution, which is on record."""
+    document = _problem(error.kind, error.code, error.message, error.retry_after, request_id)
+    return document | {"execution_id": execution_id, "error_type": error.type}
+
+
+def _problem(
+    kind: str, code: str, message: str, retry_after: float | None, request_id: str | None
+) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "type": f"urn:dspex:problem:{code}",
+        "title": TITLES[kind],
+        "status": status_of(kind, code),
+        "detail": message,
+        "kind": kind,
+        "code": code,
+    }
+    if retry_after is not None:
+        document["retry_after"] = retry_after
+    if request_id is not None:
+        document["request_id"] = request_id
+    return document
+
+
+def headers_of(problem: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
+    """content-type, and retry-after in whole seconds when the problem has one."""
+    headers = [(b"content-type", MEDIA_TYPE.encode())]
+    if (wait := problem.get("retry_after")) is not None:
+        headers.append((b"retry-after", str(max(1, math.ceil(wait))).encode()))
+    return headers
+
+
+def encode(problem: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(problem)

@@ -1,0 +1,31 @@
+"""Everything `make test` does: lint, types, import contracts, tests. Quiet when green.
+
+The last line is pytest's own, or says which step failed.
+"""
+
+import subprocess
+import sys
+import time
+
+STEPS = (
+    ("format", ["ruff", "format", "--check", "--quiet", "."]),
+    ("lint", ["ruff", "check", "--quiet", "."]),
+    ("types", ["mypy", "--no-error-summary"]),
+    ("import contracts", ["importlinter.cli"]),
+)
+
+
+def main() -> int:
+    for name, command in STEPS:
+        started = time.monotonic()
+        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            print(done.stdout + done.stderr)
+            print(f"make test: {name} failed; run `make lint types contracts` to see each alone.")
+            return 1
+        print(f"{name}: ok ({time.monotonic() - started:.0f} s)", flush=True)
+    return subprocess.run([sys.executable, "-m", "pytest", *sys.argv[1:]], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
