@@ -136,8 +136,9 @@ def test_building_clients_loads_neither_lm15_nor_prices() -> None:
         "from dspex.providers.prices import GenaiPrices\n"
         "from dspex.gateway.service import LanguageModelGateway\n"
         "models = {'a': ModelSettings(model='openai/x'), 'b': ModelSettings(model='anthropic/y')}\n"
-        "build_clients(ModelRegistry(default='a', registry=models), None)\n"
-        "GenaiPrices(models)\n"
+        "registry = ModelRegistry(default='a', registry=models)\n"
+        "build_clients(registry, None)\n"
+        "GenaiPrices(registry)\n"
         "loaded = {'lm15', 'genai_prices', 'dspy', 'litellm'} & set(sys.modules)\n"
         "sys.exit(f'loaded {loaded}' if loaded else 0)\n"
     )

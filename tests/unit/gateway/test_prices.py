@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dspex.configuration.models import ModelSettings, Pricing
+from dspex.configuration.models import ModelRegistry, ModelSettings, Pricing
 from dspex.gateway.records import Usage
 from dspex.providers.prices import GenaiPrices
 
@@ -12,7 +12,8 @@ USAGE = Usage(input_tokens=1_000_000, output_tokens=100_000, cache_read_tokens=4
 
 
 async def cost(usage: Usage = USAGE, tier: str | None = None, **settings: Any) -> float | None:
-    return await GenaiPrices({"main": ModelSettings(**settings)}).cost("main", usage, tier)
+    models = ModelRegistry(default="main", registry={"main": ModelSettings(**settings)})
+    return await GenaiPrices(models).cost("main", usage, tier)
 
 
 async def test_the_list_knows_openai_and_its_price_for_cached_input() -> None:
@@ -71,7 +72,7 @@ async def test_own_prices_win() -> None:
         {"model": "openai/gpt-4o-mini", "api_base": "http://127.0.0.1:9300/v1"},
     ],
 )
-async def test_an_unknown_price_is_none_and_not_zero(settings: dict[str, str]) -> None:
+async def test_an_unknown_price_is_none_and_not_zero(settings: dict[str, Any]) -> None:
     assert await cost(**settings) is None
 
 
