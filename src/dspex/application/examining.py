@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from dspex.configuration.loading import load_settings
 from dspex.configuration.settings import Settings
@@ -78,7 +79,7 @@ def _disk(settings: Settings) -> Finding:
         return Finding(
             "data directory", "failed", f"{directory} is not writable", "Choose another with --data-dir."
         )
-    state = "ok" if free >= _LEAST_FREE_MIB else "warning"
+    state: Literal["ok", "warning"] = "ok" if free >= _LEAST_FREE_MIB else "warning"
     return Finding("data directory", state, f"{settings.data_dir}, {free} MiB free")
 
 

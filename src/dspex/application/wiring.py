@@ -38,7 +38,7 @@ async def open_services(settings: Settings, *, serving: bool = False) -> AsyncIt
         clients = build_clients(settings.models, _simulator)
         stack.push_async_callback(_close_clients, clients.values())
         gateway = LanguageModelGateway(
-            clients, settings.models.registry, GenaiPrices(settings.models), clock, facts
+            clients, settings.models.registry, GenaiPrices(settings.models.registry), clock, facts
         )
         catalog = Catalog(database.programs, clock, facts)
         programs = ProgramService(database.programs, SubprocessCompiler(), clock, facts)

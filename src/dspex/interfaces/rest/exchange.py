@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-import orjson
-
 from dspex.interfaces.rest import problems
+from dspex.kit import json
 from dspex.kit.errors import DspexError, Invalid
 
 Scope = MutableMapping[str, Any]
@@ -59,8 +58,8 @@ def read_json(scope: Scope, body: bytes) -> dict[str, Any]:
             "Send the body as JSON with `content-type: application/json`.", code="not_application_json"
         )
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
         raise Invalid(f"The body is not JSON: {error}.", code="not_json") from None
     if not isinstance(document, dict):
         raise Invalid("The body must be a JSON object.", code="not_an_object")
@@ -95,6 +94,7 @@ class CancelOnDisconnect:
 
     def __enter__(self) -> "CancelOnDisconnect":
         task = asyncio.current_task()
+        assert task is not None
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(WATCH_AFTER_S, self._start, task)
         return self

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-import orjson
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
@@ -15,6 +14,7 @@ from dspex.interfaces.rest import exchange, problems
 from dspex.interfaces.rest.exchange import CancelOnDisconnect, ClientGone, Receive, Scope, Send
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
+from dspex.kit import json
 from dspex.kit.errors import DspexError, Invalid, Problem
 
 PROJECT = "default"
@@ -159,5 +159,5 @@ async def _answer(send: Send, execution: Execution) -> None:
         )
         return
     await exchange.answer(
-        send, 200, orjson.dumps(presenters.prediction(execution)), [exchange.JSON, *identity]
+        send, 200, json.dumps(presenters.prediction(execution)), [exchange.JSON, *identity]
     )

@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from dspex.executions.records import ExecutionError
+from dspex.kit import json
 from dspex.kit.errors import DspexError, Kind
 
 MEDIA_TYPE = "application/problem+json"
@@ -90,4 +89,4 @@ def headers_of(problem: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
 
 
 def encode(problem: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(problem)
+    return json.dumps(problem)

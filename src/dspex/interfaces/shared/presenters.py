@@ -8,7 +8,7 @@ from dspex.executions.records import Execution
 def prediction(execution: Execution) -> dict[str, Any]:
     """The answer to a prediction."""
     usage = execution.usage
-    document = {
+    document: dict[str, Any] = {
         "id": execution.id,
         "request_id": execution.request_id,
         "program": execution.program,
