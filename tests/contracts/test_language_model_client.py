@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from tests.contracts.scripted_server import ScriptedServer, scripted_server
 
 from dspex.configuration.models import ModelSettings
 from dspex.gateway import errors
@@ -16,6 +15,7 @@ from dspex.gateway.records import Dialect, LanguageModelRequest, Message, Option
 from dspex.kit.errors import Invalid
 from dspex.providers.language_models.http_client import OpenAIChatClient
 from dspex.providers.language_models.lm15_client import LM15Client
+from tests.contracts.scripted_server import ScriptedServer, scripted_server
 
 KEY = "sk-secret-0123456789"
 ANSWER = "[[ ## answer ## ]]\nParis — Île-de-France"
