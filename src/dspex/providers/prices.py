@@ -2,12 +2,12 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from dspex.configuration.models import ModelRegistry, ModelSettings, Pricing
+from dspex.configuration.models import ModelSettings, Pricing
 from dspex.gateway.records import Usage
 from dspex.providers.language_models.chat_providers import chat_provider
 
@@ -52,8 +52,8 @@ _RatesFor = Callable[[int, datetime], Rates | None]
 class GenaiPrices:
     """Prices by alias. The list is loaded in a thread when first needed; early calls wait for it."""
 
-    def __init__(self, models: ModelRegistry) -> None:
-        self._settings = models.registry
+    def __init__(self, settings: Mapping[str, ModelSettings]) -> None:
+        self._settings = settings
         self._known: dict[str, _RatesFor] = {}
         self._loading = asyncio.Lock()
 

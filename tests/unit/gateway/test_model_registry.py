@@ -138,7 +138,7 @@ def test_building_clients_loads_neither_lm15_nor_prices() -> None:
         "models = {'a': ModelSettings(model='openai/x'), 'b': ModelSettings(model='anthropic/y')}\n"
         "registry = ModelRegistry(default='a', registry=models)\n"
         "build_clients(registry, None)\n"
-        "GenaiPrices(registry)\n"
+        "GenaiPrices(models)\n"
         "loaded = {'lm15', 'genai_prices', 'dspy', 'litellm'} & set(sys.modules)\n"
         "sys.exit(f'loaded {loaded}' if loaded else 0)\n"
     )

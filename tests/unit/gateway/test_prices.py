@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from dspex.configuration.models import ModelRegistry, ModelSettings, Pricing
+from dspex.configuration.models import ModelSettings, Pricing
 from dspex.gateway.records import Usage
 from dspex.providers.prices import GenaiPrices
 
@@ -12,8 +12,7 @@ USAGE = Usage(input_tokens=1_000_000, output_tokens=100_000, cache_read_tokens=4
 
 
 async def cost(usage: Usage = USAGE, tier: str | None = None, **settings: Any) -> float | None:
-    models = ModelRegistry(default="main", registry={"main": ModelSettings(**settings)})
-    return await GenaiPrices(models).cost("main", usage, tier)
+    return await GenaiPrices({"main": ModelSettings(**settings)}).cost("main", usage, tier)
 
 
 async def test_the_list_knows_openai_and_its_price_for_cached_input() -> None:
