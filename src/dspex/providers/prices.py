@@ -50,7 +50,7 @@ _RatesFor = Callable[[int, datetime], Rates | None]
 
 
 class GenaiPrices:
-    """Prices by alias. The list is loaded in a thread at the first call that needs it; early calls wait for it."""
+    """Prices by alias. The list is loaded in a thread when first needed; early calls wait for it."""
 
     def __init__(self, settings: Mapping[str, ModelSettings]) -> None:
         self._settings = settings
