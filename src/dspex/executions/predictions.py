@@ -11,6 +11,8 @@ from dspex.executions.service import ExecutionService, PredictionRequest
 from dspex.programs.definitions import choose_model, define
 from dspex.programs.records import Adapter, Module
 from dspex.programs.service import ProgramService
+from dspex.signatures.document import signature_from_document
+from dspex.signatures.service import SignatureService
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,15 @@ class Adhoc:
 
 class Predictions:
     def __init__(
-        self, catalog: Catalog, programs: ProgramService, executions: ExecutionService, models: ModelRegistry
+        self,
+        catalog: Catalog,
+        programs: ProgramService,
+        signatures: SignatureService,
+        executions: ExecutionService,
+        models: ModelRegistry,
     ) -> None:
         self._catalog = catalog
+        self._signatures = signatures
         self._programs = programs
         self._executions = executions
         self._models = models
@@ -43,7 +51,10 @@ class Predictions:
         return await self._executions.predict(runnable, request)
 
     async def adhoc(self, wanted: Adhoc, request: PredictionRequest) -> Execution:
-        """Runs a signature, compiled the first time it is seen. Raises Unavailable without a compiler."""
+        """Runs a signature, compiled and registered the first time it is seen.
+
+        Raises Unavailable without a compiler.
+        """
         return await self._executions.predict(await self._resolve(wanted, request.project), request)
 
     async def _resolve(self, wanted: Adhoc, project: str) -> Runnable:
@@ -52,4 +63,6 @@ class Predictions:
         known = self._catalog.known_adhoc(project, definition)
         if known is not None:
             return known
-        return self._catalog.adhoc(definition, await self._programs.compile_adhoc(project, definition))
+        compiled = await self._programs.compile_adhoc(project, definition)
+        await self._signatures.find_or_create(project, signature_from_document(definition.signature))
+        return self._catalog.adhoc(definition, compiled)
