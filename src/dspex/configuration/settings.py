@@ -111,6 +111,14 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{self.data_dir / 'dspex.db'}"
 
     @property
+    def database_without_secrets(self) -> str:
+        """The database's URL with its password masked."""
+        scheme, separator, rest = self.database.partition("://")
+        account, at, place = rest.rpartition("@")
+        user, colon, _ = account.partition(":")
+        return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{place}"
+
+    @property
     def simulated(self) -> bool:
         """Whether answers of the default model are made up by the simulator."""
         return self.models.registry[self.models.default].model.startswith("simulator/")

@@ -22,7 +22,7 @@ from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Exhausted, Invalid, Problem, TimedOut
 from dspex.kit.facts import Facts
 from dspex.kit.ids import new_id
-from dspex.signatures.validation import outputs_to_json
+from dspex.signatures.values import outputs_to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ class ExecutionService:
         return execution
 
     def _judge(self, runnable: Runnable, values: Mapping[str, Any]) -> "_Outcome":
-        outputs = outputs_to_json(runnable.outputs, values)
+        outputs = outputs_to_json(values)
         size = len(orjson.dumps(outputs))
         if size > self._bounds.output_bytes:
             raise OutputTooLarge(

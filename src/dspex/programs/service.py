@@ -121,7 +121,7 @@ class ProgramService:
         that can't be initialized, Unavailable when the compiler is missing or dies (versions go to `error`).
         """
         started = [await self._start(version) for version in versions]
-        native = [version for _, version in started if version.definition.mock is None]
+        native = [version for version in started if version.definition.mock is None]
         known = {
             version.id: await self._store.compiled(version.project, compiled_digest(version.definition))
             for version in native

@@ -222,7 +222,7 @@ def _object(shape: ObjectOf, models: Models) -> cs.CoreSchema:
     model = models.model_of(shape)
     members: dict[str, cs.TypedDictField] = {}
     for member in shape.fields:
-        schema = strict_schema(member.type, dict(member.constraints), models)
+        schema = strict_schema(member.value_type, dict(member.constraints), models)
         if not member.required:
             schema = cs.with_default_schema(
                 schema,

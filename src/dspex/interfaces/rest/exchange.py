@@ -121,6 +121,7 @@ class CancelOnDisconnect:
 
     def __enter__(self) -> "CancelOnDisconnect":
         task = asyncio.current_task()
+        assert task is not None
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(WATCH_AFTER_S, self._start, task)
         return self

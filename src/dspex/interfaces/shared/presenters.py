@@ -14,10 +14,10 @@ from dspex.signatures.json_schema import input_schema, output_schema
 from dspex.signatures.lifecycle import RegisteredSignature
 
 
-def prediction(execution: Execution) -> shown.Prediction:
+def prediction(execution: Execution) -> dict[str, Any]:
     """The answer to a prediction."""
     usage = execution.usage
-    document: shown.Prediction = {
+    document: dict[str, Any] = {
         "id": execution.id,
         "request_id": execution.request_id,
         "program": execution.program,

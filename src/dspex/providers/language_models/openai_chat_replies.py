@@ -9,7 +9,7 @@ import orjson
 
 from dspex.gateway.errors import LMProviderError, LMUnexpectedError, LMUnsupportedFeatureError
 from dspex.gateway.records import LanguageModelReply, Usage
-from dspex.providers.language_models.openai_chat_errors import failure, from_envelope
+from dspex.providers.language_models.openai_chat_errors import failure, from_envelope, retry_after
 
 _FINISH_REASONS = {
     "stop": "stop",
@@ -47,7 +47,7 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes, model: str)
     except RecursionError:
         raise LMUnexpectedError("The answer is nested too deeply to be read.", status=status) from None
     except ValueError:
-        raise failure(LMProviderError, f"no JSON but {_start(body)}", status, headers) from None
+        raise failure(LMProviderError, f"no JSON but {_start(body)}", status, retry_after(headers)) from None
 
 
 class _Inexact(Exception):
@@ -69,7 +69,9 @@ def _read(
     refusal = message.get("refusal")
     calls = _tool_calls(message.get("tool_calls") or ())
     text = _text(message.get("content"))
-    if text is None and not (message.get("reasoning_content") or message.get("reasoning") or refusal or calls):
+    if text is None and not (
+        message.get("reasoning_content") or message.get("reasoning") or refusal or calls
+    ):
         text = ""
     named, id_ = data.get("model") or model, data.get("id")
     if not exact and (type(named) is float or type(id_) is float):
@@ -102,7 +104,9 @@ def _text(content: Any) -> str | None:
         return content or None
     if not isinstance(content, list):
         return None
-    texts = [str(one.get("text") or "") for one in content if isinstance(one, dict) and one.get("type") == "text"]
+    texts = [
+        str(one.get("text") or "") for one in content if isinstance(one, dict) and one.get("type") == "text"
+    ]
     return "".join(texts) if texts else None
 
 

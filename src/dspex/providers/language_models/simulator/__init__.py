@@ -1,0 +1,1 @@
+"""A language model for demos, tests and load: deterministic, scriptable, teachable."""

@@ -1,0 +1,79 @@
+"""The simulator in process, behind the gateway's port for models."""
+
+import asyncio
+
+from dspex.gateway.errors import (
+    LMRateLimitError,
+    LMServerError,
+    LMTimeoutError,
+    LMTransportError,
+    LMUnexpectedError,
+)
+from dspex.gateway.records import LanguageModelReply, LanguageModelRequest
+from dspex.providers.language_models.simulator.engine import SimulatedCall, Simulator, SimulatorOptions
+from dspex.providers.language_models.simulator.faults import Fault
+
+
+class SimulatorClient:
+    """Implements `LanguageModelClient`. Faults surface as the errors that a real provider's would become."""
+
+    def __init__(self, options: SimulatorOptions | None = None) -> None:
+        self.simulator = Simulator(options)
+
+    async def complete(self, request: LanguageModelRequest) -> LanguageModelReply:
+        options = request.options
+        outcome = self.simulator.answer(
+            SimulatedCall(
+                messages=request.messages,
+                seed=options.seed,
+                rollout_id=request.rollout_id,
+                temperature=options.temperature,
+                response_format=options.response_format,
+                max_tokens=options.max_tokens,
+            ),
+            request,
+        )
+        if outcome.delay:
+            await asyncio.sleep(outcome.delay)
+        if outcome.fault is not None:
+            await _raise_fault(outcome.fault, request.model)
+        answer = outcome.answers[0]
+        return LanguageModelReply(
+            text=answer.text or None,
+            model=request.dialect.model or request.model,
+            usage=outcome.usage,
+            finish_reason=answer.finish_reason,
+            id=outcome.id,
+            simulated=True,
+        )
+
+    async def aclose(self) -> None:
+        """Nothing to close: there is no connection."""
+
+
+async def _raise_fault(fault: Fault, model: str) -> None:
+    """Return only for faults that are part of the text."""
+    match fault.kind:
+        case "rate_limit":
+            raise LMRateLimitError(
+                "simulated rate limit: try again later",
+                model=model,
+                status=429,
+                retry_after=fault.retry_after,
+            )
+        case "server_error":
+            raise LMServerError(
+                "simulated failure of the model's server",
+                model=model,
+                status=500,
+                retry_after=fault.retry_after,
+            )
+        case "hang":
+            await asyncio.sleep(fault.seconds)
+            raise LMTimeoutError("simulated hang: the model did not answer", model=model)
+        case "reset" | "truncated_body":
+            raise LMTransportError("simulated loss of the connection to the model", model=model)
+        case "garbage_body" | "malformed_json":
+            raise LMUnexpectedError("simulated reply that is no chat completion", model=model, status=200)
+        case "empty" | "missing_marker":
+            return
