@@ -40,10 +40,15 @@ class Predictions:
         self._executions = executions
         self._models = models
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that this process is answering."""
+        return self._executions.in_flight
+
     async def program(
         self, name: str, request: PredictionRequest, *, version: int | None = None
     ) -> Execution:
-        """Runs the deployed version, or the one numbered. Errors as Catalog and ExecutionService give them."""
+        """Runs the deployed version, or the one numbered. Errors are Catalog's and ExecutionService's."""
         if version is None:
             runnable = await self._catalog.deployed(request.project, name)
         else:

@@ -41,9 +41,7 @@ def _requests(document: Mapping[str, Any], execution: Execution) -> dict[str, Ma
     for stage in program.stages:
         options = asdict(replace(stage.options, **changed))
         requests[stage.adapter] = {
-            "messages": [
-                {"role": one.role, "content": one.content} for one in stage.template.fill(inputs)
-            ],
+            "messages": [{"role": one.role, "content": one.content} for one in stage.template.fill(inputs)],
             "options": {name: value for name, value in options.items() if value not in (None, ())},
         }
     return requests

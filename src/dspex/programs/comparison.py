@@ -30,7 +30,7 @@ class PredictorChange:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`signature` names a field as a JSON pointer, "/outputs/answer"; `settings` a member of the definition."""
+    """`signature` names a field as a JSON pointer, "/outputs/answer"; `settings` names a setting."""
 
     predictors: tuple[PredictorChange, ...]
     signature: tuple[Change, ...]

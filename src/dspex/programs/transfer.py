@@ -15,7 +15,8 @@ def imported_state(saved: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
     predictors = predictor_states(saved)
     if not predictors:
         raise Invalid(
-            "This is not what DSPy's `module.save` writes: no predictor with demos is in it.", code="bad_state"
+            "This is not what DSPy's `module.save` writes: no predictor with demos is in it.",
+            code="bad_state",
         )
     notes = [
         f"The language model saved with {name!r} ({one['lm'].get('model', 'unnamed')}) was left out; the "
@@ -25,7 +26,9 @@ def imported_state(saved: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
     ]
     metadata = saved.get("metadata")
     if isinstance(metadata, Mapping) and isinstance(metadata.get("dependency_versions"), Mapping):
-        notes.append(f"It was saved by DSPy {metadata['dependency_versions'].get('dspy', 'of unknown version')}.")
+        notes.append(
+            f"It was saved by DSPy {metadata['dependency_versions'].get('dspy', 'of unknown version')}."
+        )
     if predictors.get("self") is saved:
         return {key: value for key, value in saved.items() if key != "metadata"} | {"lm": None}, notes
     state = {

@@ -105,7 +105,9 @@ def create_application(services: Services) -> RestApplication:
     framework = create_framework(services)
     body = WithBody(framework, settings.limits.body_bytes, settings.limits.timeout_s)
     routes = _with_middleware(Routes(Predict(services), body), settings.server)
-    return RestApplication(routes, Guard(settings.server), request_log(settings.log_level, settings.log_format))
+    return RestApplication(
+        routes, Guard(settings.server), request_log(settings.log_level, settings.log_format)
+    )
 
 
 def _with_middleware(application: Any, server: Server) -> Any:
@@ -122,7 +124,13 @@ def _with_middleware(application: Any, server: Server) -> Any:
             allow_origins=server.cors_origins,
             allow_methods=("GET", "POST"),
             allow_headers=("authorization", "content-type", "idempotency-key", "x-request-id"),
-            expose_headers=("location", "retry-after", "x-execution-id", "x-request-id", "idempotent-replayed"),
+            expose_headers=(
+                "location",
+                "retry-after",
+                "x-execution-id",
+                "x-request-id",
+                "idempotent-replayed",
+            ),
         )
     return application
 

@@ -88,7 +88,9 @@ def _check_depth(document: dict[str, Any]) -> None:
     try:
         orjson.dumps([[[[document]]]])
     except orjson.JSONEncodeError:
-        raise Invalid("The body is nested too deeply; 200 levels are read.", code="nested_too_deeply") from None
+        raise Invalid(
+            "The body is nested too deeply; 200 levels are read.", code="nested_too_deeply"
+        ) from None
 
 
 async def answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:

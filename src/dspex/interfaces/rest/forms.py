@@ -46,7 +46,9 @@ Instant = Annotated[
 def _signature_form(value: object) -> object:
     if isinstance(value, str | dict):
         return value
-    raise PydanticCustomError("signature_form", "write a signature string, or an object with inputs and outputs")
+    raise PydanticCustomError(
+        "signature_form", "write a signature string, or an object with inputs and outputs"
+    )
 
 
 SignatureForm = Annotated[
@@ -55,7 +57,7 @@ SignatureForm = Annotated[
     WithJsonSchema(
         {
             "anyOf": [{"type": "string"}, {"type": "object"}],
-            "description": 'Such as "question -> answer", or {"instructions", "inputs": [...], "outputs": [...]}.',
+            "description": '"question -> answer", or {"instructions", "inputs": [...], "outputs": [...]}',
         }
     ),
 ]

@@ -19,6 +19,7 @@ from dspex.interfaces.rest.openapi import OpenApi
 from dspex.interfaces.rest.programs import programs_router
 from dspex.interfaces.rest.signatures import signatures_router
 from dspex.interfaces.rest.system import system_router
+from dspex.interfaces.rest.transfers import transfers_router
 from dspex.interfaces.rest.versions import versions_router
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import DspexError, Internal, Invalid, Missing
@@ -42,18 +43,16 @@ def create_framework(services: Services) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         responses=_PROBLEM,
-        exception_handlers={
-            DspexError: _public,
-            RequestValidationError: _malformed,
-            HTTPException: _refused,
-            Exception: _defect,
-        },
+        exception_handlers=dict.fromkeys(
+            (DspexError, RequestValidationError, HTTPException, Exception), _handle
+        ),
     )
     openapi = OpenApi(framework, services)
     for router in (
         system_router(services, openapi),
         programs_router(services),
         versions_router(services),
+        transfers_router(services),
         signatures_router(services),
         executions_router(services),
     ):
@@ -82,44 +81,34 @@ class WithBody:
         await self._framework(scope, replay, send)
 
 
-async def _public(request: Request, error: Exception) -> Response:
-    assert isinstance(error, DspexError)
-    return _answer(request, error)
-
-
-async def _malformed(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    invalid = Invalid(
-        "The request does not have the form this address takes; see `errors`.",
-        code="bad_request",
-        problems=problems.problems_in(error.errors()),
-    )
-    return _answer(request, invalid)
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    path = request.url.path
-    if error.status_code == 404:
-        return _answer(request, Missing(f"There is nothing at {path}; GET / lists what there is.", code="no_route"))
-    if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        refused = Invalid(f"{path} does not take {request.method}.", code="method_not_allowed")
-        return _answer(request, refused, {"allow": allowed})
-    return _answer(request, Invalid(f"{error.detail}.", code="bad_request"))
-
-
-async def _defect(request: Request, error: Exception) -> Response:
-    # Logged where the request ends, with the traceback.
-    return _answer(request, DEFECT)
-
-
 DEFECT = Internal("DSPex failed on this request; the log has the details under its request id.")
 
 
-def _answer(request: Request, error: DspexError, headers: dict[str, str] | None = None) -> Response:
-    problem = problems.problem_of(error, request.state.request_id)
+async def _handle(request: Request, error: Exception) -> Response:
+    """Defects are logged where the request ends, with the traceback."""
+    public, headers = _told(request, error)
+    problem = problems.problem_of(public, request.state.request_id)
     response = Response(problems.encode(problem), problem["status"], headers)
     for name, value in problems.headers_of(problem):
         response.headers[name.decode()] = value.decode()
     return response
+
+
+def _told(request: Request, error: Exception) -> tuple[DspexError, dict[str, str]]:
+    """The error in our words, and headers that go with it."""
+    path = request.url.path
+    match error:
+        case DspexError():
+            return error, {}
+        case RequestValidationError():
+            message = "The request does not have the form this address takes; see `errors`."
+            return Invalid(message, code="bad_request", problems=problems.problems_in(error.errors())), {}
+        case HTTPException(status_code=404):
+            return Missing(f"There is nothing at {path}; GET / lists what there is.", code="no_route"), {}
+        case HTTPException(status_code=405):
+            refused = Invalid(f"{path} does not take {request.method}.", code="method_not_allowed")
+            return refused, {"allow": (error.headers or {}).get("Allow", "")}
+        case HTTPException():
+            return Invalid(f"{error.detail}.", code="bad_request"), {}
+        case _:
+            return DEFECT, {}

@@ -1,4 +1,4 @@
-"""What a service without keys refuses before it reads a request: other hosts, other sites, forwarded requests.
+"""What a service without keys refuses at the door: other hosts, other sites, forwarded requests.
 
 Anything that runs on the machine may call it, and so may every web page that is open in a browser there.
 """
@@ -34,15 +34,16 @@ class Guard:
                 origin = value
             elif name.startswith((b"x-forwarded-", b"forwarded")) and not self._forwarded:
                 return Forbidden(
-                    f"The request came through a proxy ({name.decode('latin-1')}), and DSPex asks for no keys: "
-                    "whoever reaches the proxy would spend your model budget. If the proxy authenticates its "
-                    "callers, set server.allow_unauthenticated (DSPEX_SERVER__ALLOW_UNAUTHENTICATED=true).",
+                    f"The request came through a proxy ({name.decode('latin-1')}), and DSPex asks for no "
+                    "keys: whoever reaches the proxy would spend your model budget. If the proxy "
+                    "authenticates its callers, set server.allow_unauthenticated "
+                    "(DSPEX_SERVER__ALLOW_UNAUTHENTICATED=true).",
                     code="forwarded_not_allowed",
                 )
         if self._hosts and (host is None or hostname(host) not in self._hosts):
             return Forbidden(
-                f"Requests for the host {'' if host is None else host.decode('latin-1')!r} are not answered; add "
-                "the name to server.allowed_hosts if it is yours.",
+                f"Requests for the host {(host or b'').decode('latin-1')!r} are not answered; add the name "
+                "to server.allowed_hosts if it is yours.",
                 code="host_not_allowed",
             )
         if origin is not None and not self._allowed(origin.lower(), host):

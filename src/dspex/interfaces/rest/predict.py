@@ -59,10 +59,7 @@ class Predict:
     async def _predict(
         self, name: str | None, given: Mapping[str, Any], size: int, request_id: str, key: str | None
     ) -> tuple[Execution, bool]:
-        if name is None:
-            program, wanted, inputs = _target(given)
-        else:
-            program, wanted, inputs = name, None, given.get("inputs", {})
+        wanted, inputs = _target(given) if name is None else (name, given.get("inputs", {}))
 
         async def execute(execution_id: str | None) -> Execution:
             request = PredictionRequest(
@@ -76,10 +73,9 @@ class Predict:
                 timeout_s=given.get("timeout_s"),
                 execution_id=execution_id,
             )
-            if wanted is not None:
+            if isinstance(wanted, Adhoc):
                 return await self._services.predictions.adhoc(wanted, request)
-            assert program is not None
-            return await self._services.predictions.program(program, request, version=given.get("version"))
+            return await self._services.predictions.program(wanted, request, version=given.get("version"))
 
         if key is None:
             return await execute(None), False
@@ -114,7 +110,7 @@ def _check(body: TypeAdapter[Any], document: dict[str, Any]) -> dict[str, Any]:
         ) from None
 
 
-def _target(given: Mapping[str, Any]) -> tuple[str | None, Adhoc | None, Mapping[str, Any]]:
+def _target(given: Mapping[str, Any]) -> tuple[str | Adhoc, Mapping[str, Any]]:
     """What POST /v1/predict asks for: a program, a signature, or plain text for `input -> output`."""
     if "program" in given and "signature" in given:
         raise Invalid(
@@ -135,7 +131,13 @@ def _target(given: Mapping[str, Any]) -> tuple[str | None, Adhoc | None, Mapping
                     for name in only_adhoc
                 ],
             )
-        return given["program"], None, inputs
+        return given["program"], inputs
+    if "version" in given:
+        raise Invalid(
+            "Only programs have versions.",
+            code="bad_request",
+            problems=[Problem("/version", "not_with_signature", "goes with `program` only")],
+        )
     signature = given.get("signature")
     if signature is None:
         if not isinstance(text, str):
@@ -146,7 +148,7 @@ def _target(given: Mapping[str, Any]) -> tuple[str | None, Adhoc | None, Mapping
             )
         signature, inputs = "input -> output", {"input": text}
     adhoc = Adhoc(signature, given.get("module", "predict"), given.get("model"), given.get("adapter", "chat"))
-    return None, adhoc, inputs
+    return adhoc, inputs
 
 
 async def _answer(send: Send, execution: Execution, more: list[tuple[bytes, bytes]]) -> None:

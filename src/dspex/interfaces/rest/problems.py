@@ -88,7 +88,9 @@ def problems_in(errors: Sequence[Mapping[str, Any]]) -> list[Problem]:
     found = []
     for error in errors:
         loc = error["loc"]
-        found.append(Problem(pointer_to("", loc[1:] if loc[:1] == ("body",) else loc), error["type"], error["msg"]))
+        found.append(
+            Problem(pointer_to("", loc[1:] if loc[:1] == ("body",) else loc), error["type"], error["msg"])
+        )
     return found
 
 

@@ -104,7 +104,7 @@ def programs_router(services: Services) -> APIRouter:
 
     @router.post("/{name}/initialize", response_model=shown.Version)
     async def initialize_program(name: str, body: Chosen | None = None) -> Document:
-        """Make a draft executable: compiled by DSPy and checked against it. What failed can be tried again."""
+        """Make a draft executable: compiled by DSPy and checked against it. A failure can be tried again."""
         program, version = await chosen(name, body)
         check_live(program)
         return Document(presenters.program_version(await initialized(services, version)))
@@ -137,16 +137,7 @@ def new_definition(body: NewProgram, models: ModelRegistry) -> Definition:
         models, body.model, temperature=body.temperature, max_tokens=body.max_tokens, options=body.options
     )
     mock = checked_mock(body.executor, body.mock)
-    return defined(body.signature, body.module, body.adapter, lm, body.state, mock)
-
-
-def defined(signature: Any, *rest: Any) -> Definition:
-    """`programs.definitions.define`, with the problems of the signature placed under /signature."""
-    try:
-        return define(signature, *rest)
-    except Invalid as error:
-        found = [Problem(f"/signature{one.pointer}", one.code, one.message) for one in error.problems]
-        raise Invalid(error.message, code=error.code, problems=found) from error
+    return define(body.signature, body.module, body.adapter, lm, body.state, mock)
 
 
 def checked_mock(executor: str, mock: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -1,10 +1,9 @@
 """/v1/programs/{name}/...: its versions, what differs between them, moving them, and how they did."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Query
+from fastapi import APIRouter, Query
 from pydantic import Field
 
 from dspex.interfaces.rest.documents import Document
@@ -15,16 +14,12 @@ from dspex.interfaces.rest.programs import (
     Temperature,
     bring_up,
     checked_mock,
-    defined,
-    initialized,
 )
 from dspex.interfaces.shared import documents as shown
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
-from dspex.kit.errors import Conflict, Invalid
-from dspex.programs.definitions import choose_model
+from dspex.programs.definitions import choose_model, define
 from dspex.programs.records import Definition, LanguageModelChoice, Version
-from dspex.programs.transfer import imported_state
 
 
 class NewVersion(Strict):
@@ -53,15 +48,6 @@ class Between(QueryForm):
     after: Number = Field(alias="to", description="A version number.")
 
 
-class WhichVersion(QueryForm):
-    version: Number | None = None
-
-
-class Import(QueryForm):
-    base: Number | None = None
-    deploy: bool = False
-
-
 class StatisticsQuery(Period):
     version: Number | None = None
 
@@ -73,22 +59,6 @@ def versions_router(services: Services) -> APIRouter:
     router = APIRouter(prefix="/v1/programs/{name}", tags=["versions"])
     programs = services.programs
 
-    async def version_of(name: str, number: int | None) -> Version:
-        program = await programs.get(PROJECT, name)
-        if number is None:
-            return await programs.current(program)
-        return await programs.version_numbered(program, number)
-
-    async def add(
-        name: str, definition: Definition, headers: dict[str, str]
-    ) -> tuple[Version, int]:
-        """The version and the status: 201, or 200 when the program has exactly this one already."""
-        program = await programs.get(PROJECT, name)
-        newest = await programs.newest(program)
-        version = await programs.add_version(program, definition)
-        headers["location"] = f"/v1/programs/{name}/versions/{version.number}"
-        return version, 201 if version.number > newest.number else 200
-
     @router.get("/versions", response_model=shown.Listed[shown.Version])
     async def list_versions(name: str, query: Annotated[Paged, Query()]) -> Document:
         """Newest first."""
@@ -99,7 +69,7 @@ def versions_router(services: Services) -> APIRouter:
 
     @router.get("/versions/{number}", response_model=shown.Version)
     async def get_version(name: str, number: VersionNumber) -> Document:
-        return Document(presenters.program_version(await version_of(name, number)))
+        return Document(presenters.program_version(await version_of(services, name, number)))
 
     @router.post(
         "/versions",
@@ -109,9 +79,10 @@ def versions_router(services: Services) -> APIRouter:
     )
     async def create_version(name: str, body: NewVersion) -> Document:
         """A new version from what changes against another one. The same content is the same version."""
-        base = await version_of(name, body.base)
-        headers: dict[str, str] = {}
-        version, status = await add(name, _changed(base.definition, body, services), headers)
+        base = await version_of(services, name, body.base)
+        version, status, headers = await add_version(
+            services, name, _changed(base.definition, body, services)
+        )
         program = await programs.get(PROJECT, name)
         await bring_up(services, program, version, initialize=body.initialize, deploy=body.deploy)
         return Document(
@@ -123,58 +94,17 @@ def versions_router(services: Services) -> APIRouter:
     @router.get("/diff", response_model=shown.Difference)
     async def compare_versions(name: str, query: Annotated[Between, Query()]) -> Document:
         """Instructions and demos of each predictor, fields of the signature, settings."""
-        before, after = await version_of(name, query.before), await version_of(name, query.after)
+        before, after = (
+            await version_of(services, name, query.before),
+            await version_of(services, name, query.after),
+        )
         comparison = await programs.compare(before, after)
         return Document(presenters.difference(name, before.number, after.number, comparison))
-
-    @router.get(
-        "/export",
-        response_model=dict[str, Any],
-        responses={200: {"description": "What plain `dspy.Module.load` reads"}},
-    )
-    async def export_program(name: str, query: Annotated[WhichVersion, Query()]) -> Document:
-        """The version's state in DSPy's own format, as a file."""
-        version = await version_of(name, query.version)
-        filename = f"{name}-v{version.number}.json"
-        return Document(
-            await programs.saved_state(version),
-            headers={"content-disposition": f'attachment; filename="{filename}"'},
-        )
-
-    @router.post(
-        "/import",
-        status_code=201,
-        response_model=shown.ImportedVersion,
-        responses={200: {"model": shown.ImportedVersion, "description": "This version was there already"}},
-    )
-    async def import_program(
-        name: str, body: Annotated[dict[str, Any], Body()], query: Annotated[Import, Query()]
-    ) -> Document:
-        """A new version with the state that `module.save("x.json")` of DSPy wrote, initialized at once."""
-        state, notes = imported_state(body)
-        base = await version_of(name, query.base)
-        if base.definition.mock is not None:
-            raise Conflict(
-                "A mock has no use for a state; name a version with a model as `base`.", code="not_with_mock"
-            )
-        headers: dict[str, str] = {}
-        version, status = await add(name, replace(base.definition, state=state), headers)
-        if version.executor is None:
-            try:
-                version = await initialized(services, version)
-            except Invalid as error:
-                raise Invalid(error.message, code="bad_state") from error
-        program = await programs.get(PROJECT, name)
-        if query.deploy:
-            await programs.deploy(program, version)
-            version = await programs.version_numbered(program, version.number)
-        document: Mapping[str, Any] = {**presenters.program_version(version), "notes": notes}
-        return Document(document, status, headers)
 
     @router.get("/stats", response_model=shown.Statistics)
     async def program_statistics(name: str, query: Annotated[StatisticsQuery, Query()]) -> Document:
         """Executions, success, durations, tokens and costs, of all versions or of one."""
-        await version_of(name, query.version)
+        await version_of(services, name, query.version)
         found = await services.executions.statistics(
             PROJECT, name, version=query.version, since=query.since, until=query.until
         )
@@ -183,12 +113,31 @@ def versions_router(services: Services) -> APIRouter:
     return router
 
 
+async def version_of(services: Services, name: str, number: int | None) -> Version:
+    """The version of this number, or the one that answers. Raises Missing."""
+    program = await services.programs.get(PROJECT, name)
+    if number is None:
+        return await services.programs.current(program)
+    return await services.programs.version_numbered(program, number)
+
+
+async def add_version(
+    services: Services, name: str, definition: Definition
+) -> tuple[Version, int, dict[str, str]]:
+    """The version, and how to say so: 201, or 200 when the program has exactly this one already."""
+    program = await services.programs.get(PROJECT, name)
+    newest = await services.programs.newest(program)
+    version = await services.programs.add_version(program, definition)
+    location = {"location": f"/v1/programs/{name}/versions/{version.number}"}
+    return version, 201 if version.number > newest.number else 200, location
+
+
 def _changed(base: Definition, body: NewVersion, services: Services) -> Definition:
     executor = body.executor or ("mock" if base.mock is not None else "auto")
     script = body.mock if body.mock is not None or executor != "mock" else dict(base.mock or {})
     signature = base.signature if body.signature is None else body.signature
     module = body.module or base.module
-    changed = defined(
+    changed = define(
         signature,
         module,
         body.adapter or base.adapter,

@@ -7,8 +7,8 @@ from datetime import datetime
 from dspex.configuration.settings import Settings
 from dspex.executions.catalog import Catalog
 from dspex.executions.idempotency import Idempotency
-from dspex.executions.predictions import Predictions
 from dspex.executions.ports import ExecutionReader
+from dspex.executions.predictions import Predictions
 from dspex.kit.clock import Clock
 from dspex.programs.ports import ProgramReader
 from dspex.programs.service import ProgramService
