@@ -15,7 +15,8 @@ from dspex.configuration.models import ModelRegistry, ModelSettings
 SIMULATED = ModelRegistry(
     default="simulator", registry={"simulator": ModelSettings(model="simulator/default")}
 )
-ProgramName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+PROGRAM_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+ProgramName = Annotated[str, Field(pattern=PROGRAM_NAME)]
 
 
 class _Section(BaseModel):

@@ -11,9 +11,13 @@ Format = Literal["auto", "json", "console"]
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
+def is_console(form: Format) -> bool:
+    return form == "console" or (form == "auto" and sys.stderr.isatty())
+
+
 def configure_logs(level: Level, form: Format) -> None:
     """Sends everything, also what libraries log, to standard error. `auto` is console on a terminal."""
-    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    console = is_console(form)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
