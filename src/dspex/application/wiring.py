@@ -22,6 +22,7 @@ from dspex.kit.facts import Facts
 from dspex.programs.service import ProgramService
 from dspex.providers.compiler import SubprocessCompiler
 from dspex.providers.language_models.registry import build_clients
+from dspex.providers.memory.signatures import MemorySignatures
 from dspex.providers.prices import GenaiPrices
 from dspex.signatures.service import SignatureService
 from dspex.storage.opening import open_database
@@ -52,7 +53,7 @@ async def open_services(settings: Settings, *, serving: bool = False) -> AsyncIt
             settings.limits.timeout_s,
             settings.limits.in_flight,
         )
-        signatures = SignatureService(database.signatures, clock)
+        signatures = SignatureService(MemorySignatures(), clock)
         executions = ExecutionService(gateway, database.recorder, clock, facts, bounds, node)
         if serving:
             maintenance = Maintenance(database.executions, database.nodes, settings.retention, clock, node)
