@@ -25,6 +25,7 @@ from dspex.signatures.types import (
     Probability,
     ReasoningChain,
     UnionOf,
+    union_of,
 )
 
 SCALARS = [STR, INT, FLOAT, BOOL, ANY, DATE, DATETIME]

@@ -1,12 +1,12 @@
 """What the command line can do, handed to it as functions: it never sees how a node is put together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 from dspex.configuration.settings import Settings
-from dspex.interfaces.cli.ports import Application
+from dspex.interfaces.cli.ports import Application, Finding
 from dspex.interfaces.shared.services import Services
 
 
@@ -25,8 +25,46 @@ class _Application:
 
     def open_services(self, settings: Settings) -> AbstractAsyncContextManager[Services]:
         from dspex.application.wiring import open_services
+        from dspex.observability.logs import configure_logs
 
+        configure_logs("warning", settings.log_format)
         return open_services(settings)
+
+    def run_simulator(
+        self, host: str, port: int, *, latency: str, seed: int, script: Path | None, teach: bool
+    ) -> None:
+        from dspex.providers.language_models.simulator.engine import SimulatorOptions
+        from dspex.providers.language_models.simulator.faults import parse_latency
+        from dspex.providers.language_models.simulator.scripts import Script, load_script
+        from dspex.providers.language_models.simulator.serving import run_simulator
+
+        options = SimulatorOptions(
+            seed=seed,
+            latency=parse_latency(latency),
+            script=load_script(script) if script else Script(),
+            teach=teach,
+        )
+        run_simulator(
+            host, port, options, ready=lambda url: print(f"The simulator answers at {url}", flush=True)
+        )  # noqa: T201
+
+    def migrate(self, settings: Settings, revision: str) -> tuple[str | None, str | None]:
+        from dspex.storage.migrations import current, downgrade, upgrade
+
+        before = current(settings.database)
+        step = downgrade if revision == "base" else upgrade
+        step(settings.database, revision)
+        return before, current(settings.database)
+
+    def revision(self, settings: Settings) -> tuple[str | None, str]:
+        from dspex.storage.migrations import HEAD, current
+
+        return current(settings.database), HEAD
+
+    def examine(self, file: Path | None) -> Sequence[Finding]:
+        from dspex.application.examining import examine
+
+        return examine(file)
 
 
 def application() -> Application:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import uvicorn
 
+from dspex.application.banner import announce
 from dspex.application.declaring import declare
 from dspex.application.wiring import open_services
 from dspex.configuration.loading import load_settings
@@ -46,8 +47,12 @@ class Node:
         try:
             await self._start()
         except DspexError as error:
+            await self._stack.aclose()
             await send({"type": "lifespan.startup.failed", "message": error.message})
             return
+        except BaseException:
+            await self._stack.aclose()
+            raise
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._stack.aclose()
@@ -58,11 +63,20 @@ class Node:
         if self._prepare:
             await declare(services.programs, self._settings, PROJECT, self._directory)
         self._application = create_application(services)
+        announce(self._settings)
 
 
 def check_exposure(settings: Settings) -> None:
-    """Raises Invalid when the service would be open to others without any access control."""
-    if settings.server.host in _LOOPBACK or settings.server.allow_unauthenticated:
+    """Raises Invalid when others could reach the service without keys, or take simulated answers for real."""
+    if settings.server.host in _LOOPBACK:
+        return
+    if settings.simulated:
+        raise Invalid(
+            f"Listening on {settings.server.host} with the simulator as the default model would give others made-up "
+            "answers. Set a real model under `models` in dspex.yaml.",
+            code="simulator_exposed",
+        )
+    if settings.server.allow_unauthenticated:
         return
     raise Invalid(
         f"Listening on {settings.server.host} would let anyone who reaches it spend your model budget: DSPex asks "

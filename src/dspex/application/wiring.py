@@ -1,28 +1,33 @@
 """The composition root: the only place that knows which class stands behind which port."""
 
-import asyncio
 import os
 import platform
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 
-from dspex.application.maintenance import Maintenance
+from dspex.application.maintenance import DEAD_AFTER, Maintenance
 from dspex.configuration.models import ModelSettings
 from dspex.configuration.settings import Settings
 from dspex.executions.catalog import Catalog
+from dspex.executions.idempotency import Idempotency
 from dspex.executions.predictions import Predictions
 from dspex.executions.service import Bounds, ExecutionService
 from dspex.gateway.ports import LanguageModelClient
 from dspex.gateway.service import LanguageModelGateway
-from dspex.interfaces.shared.services import Services
+from dspex.interfaces.shared.services import Check, Services
 from dspex.kit.clock import SystemClock
 from dspex.kit.facts import Facts
 from dspex.programs.service import ProgramService
 from dspex.providers.compiler import SubprocessCompiler
 from dspex.providers.language_models.registry import build_clients
 from dspex.providers.prices import GenaiPrices
+from dspex.signatures.service import SignatureService
 from dspex.storage.opening import open_database
+
+# How long a request without a program may wait for its compilation besides its own time limit.
+COMPILING = timedelta(minutes=5)
 
 
 @asynccontextmanager
@@ -36,10 +41,9 @@ async def open_services(settings: Settings, *, serving: bool = False) -> AsyncIt
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
         clients = build_clients(settings.models, _simulator)
-        stack.push_async_callback(_close_clients, clients.values())
-        gateway = LanguageModelGateway(
-            clients, settings.models.registry, GenaiPrices(settings.models), clock, facts
-        )
+        prices = GenaiPrices(settings.models.registry)
+        gateway = LanguageModelGateway(clients, settings.models.registry, prices, clock, facts)
+        stack.push_async_callback(gateway.aclose)
         catalog = Catalog(database.programs, clock, facts)
         programs = ProgramService(database.programs, SubprocessCompiler(), clock, facts)
         bounds = Bounds(
@@ -48,6 +52,7 @@ async def open_services(settings: Settings, *, serving: bool = False) -> AsyncIt
             settings.limits.timeout_s,
             settings.limits.in_flight,
         )
+        signatures = SignatureService(database.signatures, clock)
         executions = ExecutionService(gateway, database.recorder, clock, facts, bounds, node)
         if serving:
             maintenance = Maintenance(database.executions, database.nodes, settings.retention, clock, node)
@@ -57,18 +62,25 @@ async def open_services(settings: Settings, *, serving: bool = False) -> AsyncIt
             clock=clock,
             started_at=clock.now(),
             catalog=catalog,
-            predictions=Predictions(catalog, programs, executions, settings.models),
+            predictions=Predictions(catalog, programs, signatures, executions, settings.models),
+            idempotency=Idempotency(
+                database.executions,
+                database.nodes,
+                clock,
+                node,
+                dead_after=DEAD_AFTER,
+                stale_after=timedelta(seconds=settings.limits.timeout_s) + COMPILING,
+            ),
             executions=database.executions,
+            compiled=database.programs,
             programs=programs,
+            signatures=signatures,
+            checks=(Check("database", lambda: database.nodes.last_beat(node)),),
         )
 
 
-def _simulator(settings: ModelSettings) -> LanguageModelClient:
+def _simulator(_: ModelSettings) -> LanguageModelClient:
     # Imported here: a node with a real model never loads the simulator.
     from dspex.providers.language_models.simulator.client import SimulatorClient
 
-    return SimulatorClient(settings)
-
-
-async def _close_clients(clients: object) -> None:
-    await asyncio.gather(*(client.aclose() for client in clients))  # type: ignore[attr-defined]
+    return SimulatorClient()

@@ -15,7 +15,8 @@ from dspex.configuration.models import ModelRegistry, ModelSettings
 SIMULATED = ModelRegistry(
     default="simulator", registry={"simulator": ModelSettings(model="simulator/default")}
 )
-ProgramName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+PROGRAM_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+ProgramName = Annotated[str, Field(pattern=PROGRAM_NAME)]
 
 
 class _Section(BaseModel):
@@ -108,6 +109,14 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """The database's URL; a SQLite file in the data directory when none is set."""
         return self.database_url or f"sqlite:///{self.data_dir / 'dspex.db'}"
+
+    @property
+    def database_without_secrets(self) -> str:
+        """The database's URL with its password masked."""
+        scheme, separator, rest = self.database.partition("://")
+        account, at, place = rest.rpartition("@")
+        user, colon, _ = account.partition(":")
+        return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{place}"
 
     @property
     def simulated(self) -> bool:

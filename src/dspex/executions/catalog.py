@@ -13,7 +13,7 @@ from dspex.kit.facts import Facts
 from dspex.programs.facts import ProgramChanged
 from dspex.programs.ports import ProgramReader
 from dspex.programs.records import EXECUTABLE, CompiledDocument, Definition, Program, ProgramSettings, Version
-from dspex.programs.rules import ADHOC, definition_digest, program_status
+from dspex.programs.rules import ADHOC, definition_digest, is_name, program_status
 from dspex.signatures.document import signature_from_document
 from dspex.signatures.records import Field, Signature
 from dspex.signatures.types import STR
@@ -95,7 +95,7 @@ class Catalog:
         return runnable
 
     async def _program(self, project: str, name: str) -> Program:
-        program = await self._programs.get(project, name)
+        program = await self._programs.get(project, name) if is_name(name) else None
         if program is None:
             raise Missing(f"There is no program {name!r}.", code="program_missing")
         if program.archived_at is not None:

@@ -31,7 +31,7 @@ def check_parameters(given: Mapping[str, Any]) -> Mapping[str, Any]:
     if not given:
         return given
     try:
-        checked = dict(_parameters.validate_python(given))
+        checked: dict[str, Any] = dict(_parameters.validate_python(given))
     except ValidationError as error:
         problems = [
             Problem("/" + "/".join(("parameters", *map(str, one["loc"]))), one["type"], one["msg"])

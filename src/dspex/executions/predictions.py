@@ -11,6 +11,8 @@ from dspex.executions.service import ExecutionService, PredictionRequest
 from dspex.programs.definitions import choose_model, define
 from dspex.programs.records import Adapter, Module
 from dspex.programs.service import ProgramService
+from dspex.signatures.document import signature_from_document
+from dspex.signatures.service import SignatureService
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,17 +27,28 @@ class Adhoc:
 
 class Predictions:
     def __init__(
-        self, catalog: Catalog, programs: ProgramService, executions: ExecutionService, models: ModelRegistry
+        self,
+        catalog: Catalog,
+        programs: ProgramService,
+        signatures: SignatureService,
+        executions: ExecutionService,
+        models: ModelRegistry,
     ) -> None:
         self._catalog = catalog
+        self._signatures = signatures
         self._programs = programs
         self._executions = executions
         self._models = models
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that this process is answering."""
+        return self._executions.in_flight
+
     async def program(
         self, name: str, request: PredictionRequest, *, version: int | None = None
     ) -> Execution:
-        """Runs the deployed version, or the one numbered. Errors as Catalog and ExecutionService give them."""
+        """Runs the deployed version, or the one numbered. Errors are Catalog's and ExecutionService's."""
         if version is None:
             runnable = await self._catalog.deployed(request.project, name)
         else:
@@ -43,7 +56,10 @@ class Predictions:
         return await self._executions.predict(runnable, request)
 
     async def adhoc(self, wanted: Adhoc, request: PredictionRequest) -> Execution:
-        """Runs a signature, compiled the first time it is seen. Raises Unavailable without a compiler."""
+        """Runs a signature, compiled and registered the first time it is seen.
+
+        Raises Unavailable without a compiler.
+        """
         return await self._executions.predict(await self._resolve(wanted, request.project), request)
 
     async def _resolve(self, wanted: Adhoc, project: str) -> Runnable:
@@ -52,4 +68,6 @@ class Predictions:
         known = self._catalog.known_adhoc(project, definition)
         if known is not None:
             return known
-        return self._catalog.adhoc(definition, await self._programs.compile_adhoc(project, definition))
+        compiled = await self._programs.compile_adhoc(project, definition)
+        await self._signatures.find_or_create(project, signature_from_document(definition.signature))
+        return self._catalog.adhoc(definition, compiled)

@@ -17,13 +17,15 @@ Class names are those of `dspy.utils.exceptions`, so that "the same class as DSP
         └── LMServerError (unavailable, retried)
 """
 
-from dspex.kit.errors import DspexError
+from typing import ClassVar
+
+from dspex.kit.errors import DspexError, Kind
 
 
 class LMError(DspexError):
     """`model` is the registry's alias; `status` the provider's HTTP status when there was one."""
 
-    kind = "unavailable"
+    kind: ClassVar[Kind] = "unavailable"
     default_code = "lm_error"
     retryable = False
 
@@ -78,7 +80,7 @@ class LMRateLimitError(LMProviderError):
 
 
 class LMInvalidRequestError(LMProviderError):
-    kind = "invalid"
+    kind: ClassVar[Kind] = "invalid"
     default_code = "lm_invalid_request"
 
 

@@ -110,10 +110,10 @@ Lane = Literal["interactive", "evaluation", "optimization"]
 class LanguageModelCall:
     """One line of a trace: one attempt to reach a model, successful or not.
 
-    `model` is the registry's alias, `provider_model` the one that answered (the one asked for, when none did).
+    `model` is the registry's alias, `provider_model` the one that answered, or was asked.
     `latency_ms` is the time spent waiting for the provider; `cost_usd` is None when the price is unknown.
-    `error` is {"kind", "code", "type", "message"} of a failed or cancelled attempt. Messages are not kept: a trace
-    derives them from the version and the inputs.
+    `error` is {"kind", "code", "type", "message"} of a failed or cancelled attempt. Messages are not kept:
+    a trace derives them from the version and the inputs.
     """
 
     model: str

@@ -25,6 +25,13 @@ def encode_cursor(*key: str | int | float | None) -> str:
     return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
 
 
+def _storable(part: object) -> bool:
+    """Whether a database takes it as a parameter: a forged cursor must not become its error."""
+    if isinstance(part, str):
+        return "\x00" not in part and part.isprintable()
+    return part is None or isinstance(part, float) or (isinstance(part, int) and abs(part) < 2**63)
+
+
 def decode_cursor(cursor: str, length: int) -> list[str | int | float | None]:
     """The key parts that `encode_cursor` took; raises Invalid for anything else."""
     try:
@@ -32,7 +39,7 @@ def decode_cursor(cursor: str, length: int) -> list[str | int | float | None]:
     except (binascii.Error, ValueError, UnicodeDecodeError):
         key = None
     valid = isinstance(key, list) and len(key) == length
-    if not valid or not all(isinstance(part, str | int | float | None) for part in key):
+    if not valid or not all(_storable(part) for part in key):
         raise Invalid(
             "The cursor is not one that this API returned; leave it out to start from the first page.",
             code="bad_cursor",

@@ -11,9 +11,13 @@ Format = Literal["auto", "json", "console"]
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
+def is_console(form: Format) -> bool:
+    return form == "console" or (form == "auto" and sys.stderr.isatty())
+
+
 def configure_logs(level: Level, form: Format) -> None:
     """Sends everything, also what libraries log, to standard error. `auto` is console on a terminal."""
-    console = form == "console" or (form == "auto" and sys.stderr.isatty())
+    console = is_console(form)
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -39,5 +43,6 @@ def configure_logs(level: Level, form: Format) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[level])
-    # Its own lines tell of sockets and processes; ours say what a user needs.
-    logging.getLogger("uvicorn").setLevel(max(_LEVELS[level], logging.WARNING))
+    # Their own lines tell of sockets and plugins; ours say what a user needs.
+    for chatty in ("uvicorn", "alembic", "asyncio"):
+        logging.getLogger(chatty).setLevel(max(_LEVELS[level], logging.WARNING))

@@ -45,6 +45,13 @@ def define(
     state: Mapping[str, Any] | None = None,
     mock: Mapping[str, Any] | None = None,
 ) -> Definition:
-    """A definition with its signature in canonical form. Raises Invalid for a bad signature."""
-    document = signature_to_document(parse_signature(signature))
+    """A definition with its signature in canonical form.
+
+    Raises Invalid for a bad signature, its problems placed under /signature.
+    """
+    try:
+        document = signature_to_document(parse_signature(signature))
+    except Invalid as error:
+        found = [Problem(f"/signature{one.pointer}", one.code, one.message) for one in error.problems]
+        raise Invalid(error.message, code=error.code, problems=found) from error
     return Definition(document, module, adapter, lm, state, mock)

@@ -59,7 +59,7 @@ class ProgramReader(Protocol):
         """The statuses that occur among each program's versions."""
         ...
 
-    async def deployments(self, project: str, program_id: str, *, limit: int) -> list[Deployment]:
+    async def deployments(self, project: str, program_id: str, *, limit: int) -> Sequence[Deployment]:
         """Newest first."""
         ...
 

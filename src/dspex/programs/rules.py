@@ -1,12 +1,14 @@
 """Pure decisions about programs and versions."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
 
+from dspex.configuration.settings import PROGRAM_NAME
 from dspex.kit.errors import Conflict
 from dspex.programs.records import Definition, Program, ProgramStatus, VersionStatus
 
@@ -22,6 +24,20 @@ TRANSITIONS: Mapping[VersionStatus, frozenset[VersionStatus]] = {
 }
 _PRECEDENCE: tuple[VersionStatus, ...] = ("deployed", "optimized", "ready", "initializing", "error", "draft")
 ADHOC = "adhoc"
+_NAME = re.compile(PROGRAM_NAME)
+
+
+def is_name(name: str) -> bool:
+    """Whether a program could have this name; others need not be looked up."""
+    return _NAME.fullmatch(name) is not None
+
+
+def check_live(program: Program) -> None:
+    """Raises Conflict (code program_archived)."""
+    if program.archived_at is not None:
+        raise Conflict(
+            f"{program.name!r} is archived; make a program with another name.", code="program_archived"
+        )
 
 
 def check_transition(current: VersionStatus, wanted: VersionStatus) -> None:

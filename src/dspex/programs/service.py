@@ -13,6 +13,7 @@ from dspex.kit.errors import Conflict, DspexError, Exhausted, Invalid, Missing
 from dspex.kit.facts import Facts
 from dspex.kit.ids import new_id
 from dspex.kit.paging import Page
+from dspex.programs.comparison import Comparison, compare
 from dspex.programs.facts import ProgramChanged
 from dspex.programs.ports import Compiled, Compiler, ProgramStore, Refused
 from dspex.programs.records import (
@@ -26,7 +27,15 @@ from dspex.programs.records import (
     Source,
     Version,
 )
-from dspex.programs.rules import ADHOC, check_transition, compiled_digest, definition_digest, program_status
+from dspex.programs.rules import (
+    ADHOC,
+    check_live,
+    check_transition,
+    compiled_digest,
+    definition_digest,
+    is_name,
+    program_status,
+)
 
 log = structlog.get_logger(__name__)
 ADHOC_QUEUE = 64
@@ -42,7 +51,7 @@ class ProgramService:
 
     async def get(self, project: str, name: str) -> Program:
         """Raises Missing (code program_missing)."""
-        program = await self._store.get(project, name)
+        program = await self._store.get(project, name) if is_name(name) else None
         if program is None:
             raise Missing(f"There is no program {name!r}.", code="program_missing")
         return program
@@ -81,7 +90,11 @@ class ProgramService:
     async def add_version(
         self, program: Program, definition: Definition, *, parent_id: str | None = None
     ) -> Version:
-        """The version of this definition: the one that is there, or a new draft."""
+        """The version of this definition: the one that is there, or a new draft.
+
+        Raises Conflict (code program_archived).
+        """
+        check_live(program)
         existing = await self._store.version_by_digest(
             program.project, program.id, definition_digest(definition)
         )
@@ -108,7 +121,7 @@ class ProgramService:
         that can't be initialized, Unavailable when the compiler is missing or dies (versions go to `error`).
         """
         started = [await self._start(version) for version in versions]
-        native = [version for _, version in started if version.definition.mock is None]
+        native = [version for version in started if version.definition.mock is None]
         known = {
             version.id: await self._store.compiled(version.project, compiled_digest(version.definition))
             for version in native
@@ -199,8 +212,7 @@ class ProgramService:
 
     async def deploy(self, program: Program, version: Version, *, rollback: bool = False) -> Program:
         """Makes this version the one that answers. Raises Conflict when it can't run or the program is archived."""
-        if program.archived_at is not None:
-            raise Conflict(f"{program.name!r} is archived and can't be deployed.", code="program_archived")
+        check_live(program)
         if version.status not in EXECUTABLE:
             raise Conflict(
                 f"Version {version.number} of {program.name!r} is {version.status}"
@@ -235,8 +247,7 @@ class ProgramService:
 
     async def archive(self, program: Program) -> Program:
         """Takes the program out of service; its versions and executions stay. Archived twice is a Conflict."""
-        if program.archived_at is not None:
-            raise Conflict(f"{program.name!r} is archived already.", code="program_archived")
+        check_live(program)
         now = self._clock.now()
         archived = replace(program, archived_at=now, updated_at=now)
         await self._store.update(archived)
@@ -262,8 +273,23 @@ class ProgramService:
         (version,) = (await self.versions(program, limit=1, cursor=None)).data
         return version
 
+    async def current(self, program: Program) -> Version:
+        """The version that answers, or the newest while none is deployed."""
+        deployed = program.deployed_version_id
+        version = await self._store.version(program.project, deployed) if deployed else None
+        return version or await self.newest(program)
+
     async def versions(self, program: Program, *, limit: int, cursor: str | None) -> Page[Version]:
         return await self._store.versions(program.project, program.id, limit=limit, cursor=cursor)
+
+    async def compare(self, before: Version, after: Version) -> Comparison:
+        """What differs between two versions of a program."""
+        saved = [
+            await self._store.compiled(one.project, one.compiled_digest) if one.compiled_digest else None
+            for one in (before, after)
+        ]
+        old, new = (one.saved_state if one else None for one in saved)
+        return compare(before.definition, after.definition, old, new)
 
     async def saved_state(self, version: Version) -> dict[str, Any]:
         """What plain `dspy.Module.load` reads. Raises Conflict for a version that was never compiled."""

@@ -8,7 +8,7 @@ from dspex.gateway.errors import LMConfigurationError
 
 
 def secret(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The value of variable `name`, or the content of the file that `name`_FILE names; None when neither is set.
+    """The value of variable `name`, or what is in the file that `name`_FILE names; None when neither is set.
 
     Surrounding white space is dropped. Raises LMConfigurationError, which names the variable and never
     shows a value, for an unreadable file or a value that no HTTP header can carry.
@@ -22,7 +22,7 @@ def secret(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
         value = _content(variable, path)
     if value and not (value.isascii() and value.isprintable()):
         raise LMConfigurationError(
-            f"{variable} holds characters that an API key can't have (a line break, or not ASCII); set it again.",
+            f"{variable} holds characters that no API key has (a line break, or not ASCII); set it again.",
             code="lm_key_malformed",
         )
     return value or None

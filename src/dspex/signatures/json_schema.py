@@ -132,7 +132,7 @@ def _object(shape: ObjectOf) -> dict[str, Any]:
 
 
 def _member(member: ObjectField) -> dict[str, Any]:
-    schema = type_schema(member.type, dict(member.constraints))
+    schema = type_schema(member.value_type, dict(member.constraints))
     if member.description is not None:
         schema["description"] = member.description
     if member.default is not None:

@@ -52,6 +52,13 @@ class ObjectField:
     description: str | None = None
     constraints: tuple[tuple[str, Constraint], ...] = ()
 
+    @property
+    def value_type(self) -> "FieldType":
+        """What the member can hold: None as well when it may be absent and nothing stands in for it."""
+        if self.required or self.default is not None:
+            return self.type
+        return union_of([self.type, NONE])
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectOf:

@@ -30,7 +30,7 @@ class Template:
 
         Raises UnsupportedInput for text that DSPy would read as a custom type.
         """
-        parts = []
+        parts: list[str] = []
         for name, head in self.heads:
             if name in inputs:
                 value = inputs[name]

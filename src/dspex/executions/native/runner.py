@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from dspex.executions.errors import AdapterParseError
@@ -43,7 +44,7 @@ async def _attempt(
     call: CallContext,
 ) -> dict[str, Any]:
     request = program.request(stage, inputs, options, rollout_id)
-    reply = await gateway.complete(request, call)
+    reply = await gateway.complete(request, replace(call, adapter=stage.adapter))
     text = reply.text
     if text is not None and needs_care(text):
         return await asyncio.to_thread(stage.parser.parse, text)

@@ -2,12 +2,11 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from dspex.interfaces.cli import run, serve
+from dspex.interfaces.cli import init, operating, run, serve, simulator
 from dspex.interfaces.cli.ports import Application
 from dspex.kit.errors import DspexError
 
@@ -22,8 +21,9 @@ def build(application: Application) -> Callable[[], Any]:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for group in (serve, run):
+    for group in (serve, run, simulator, operating):
         group.add_to(app, application)
+    init.add_to(app)
 
     def call() -> None:
         try:
@@ -35,8 +35,3 @@ def build(application: Application) -> Callable[[], Any]:
             sys.exit(1)
 
     return call
-
-
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", help="The configuration file [dspex.yaml].")
-]

@@ -1,12 +1,23 @@
 """What the command line is given."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from dspex.configuration.settings import Settings
 from dspex.interfaces.shared.services import Services
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing `dspex doctor` looked at; `advice` says what to do when it is not ok."""
+
+    subject: str
+    state: Literal["ok", "warning", "failed"]
+    detail: str
+    advice: str | None = None
 
 
 class Application(Protocol):
@@ -20,4 +31,22 @@ class Application(Protocol):
 
     def open_services(self, settings: Settings) -> AbstractAsyncContextManager[Services]:
         """The services of a short-lived node, on the same database as the server."""
+        ...
+
+    def run_simulator(
+        self, host: str, port: int, *, latency: str, seed: int, script: Path | None, teach: bool
+    ) -> None:
+        """Runs until it is told to stop."""
+        ...
+
+    def migrate(self, settings: Settings, revision: str) -> tuple[str | None, str | None]:
+        """Brings the database to a revision ("head", "base", or an id); the revisions before and after."""
+        ...
+
+    def revision(self, settings: Settings) -> tuple[str | None, str]:
+        """The database's revision, and the newest this release knows."""
+        ...
+
+    def examine(self, file: Path | None) -> Sequence[Finding]:
+        """Everything that could keep this node from serving. Never raises."""
         ...

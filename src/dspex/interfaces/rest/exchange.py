@@ -1,19 +1,20 @@
 """Reading and answering HTTP on plain ASGI, for the paths where a framework's cost would show."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
-import orjson
 
 from dspex.interfaces.rest import problems
-from dspex.kit.errors import DspexError, Invalid
+from dspex.kit import json
+from dspex.kit.errors import DspexError, Invalid, TimedOut
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 # A call that answers sooner is not worth watching its connection for.
 WATCH_AFTER_S = 0.05
+DEEP = 200
 JSON = (b"content-type", b"application/json")
 
 
@@ -28,8 +29,21 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The whole body. Raises Invalid (code body_too_large) as soon as it passes `limit` bytes."""
+async def read_body(scope: Scope, receive: Receive, limit: int, within_s: float) -> bytes:
+    """The whole body. Raises Invalid (code body_too_large) as soon as it passes `limit` bytes, TimedOut
+
+    (code body_too_slow) when it is not there after `within_s` seconds, ClientGone.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            return await _read(scope, receive, limit)
+    except TimeoutError:
+        raise TimedOut(
+            f"The request body did not arrive within {within_s:g} s.", code="body_too_slow"
+        ) from None
+
+
+async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
     announced = header(scope, b"content-length")
     if announced is not None and announced.isdigit() and int(announced) > limit:
         raise _too_large(limit)
@@ -59,12 +73,29 @@ def read_json(scope: Scope, body: bytes) -> dict[str, Any]:
             "Send the body as JSON with `content-type: application/json`.", code="not_application_json"
         )
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
         raise Invalid(f"The body is not JSON: {error}.", code="not_json") from None
     if not isinstance(document, dict):
         raise Invalid("The body must be a JSON object.", code="not_an_object")
+    if body.count(b"[") + body.count(b"{") > DEEP:
+        _check_depth(document)
     return document
+
+
+def _check_depth(document: dict[str, Any]) -> None:
+    """JSON is read deeper than it is written; what can't be written can't be recorded."""
+    level: list[Any] = [document]
+    for _ in range(DEEP):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise Invalid(f"The body is nested too deeply; {DEEP} levels are read.", code="nested_too_deeply")
 
 
 async def answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
@@ -78,9 +109,11 @@ async def answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes
     await send({"type": "http.response.body", "body": body})
 
 
-async def answer_error(send: Send, error: DspexError, request_id: str) -> None:
+async def answer_error(
+    send: Send, error: DspexError, request_id: str, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     problem = problems.problem_of(error, request_id)
-    await answer(send, problem["status"], problems.encode(problem), problems.headers_of(problem))
+    await answer(send, problem["status"], problems.encode(problem), [*problems.headers_of(problem), *headers])
 
 
 class CancelOnDisconnect:
@@ -95,6 +128,7 @@ class CancelOnDisconnect:
 
     def __enter__(self) -> "CancelOnDisconnect":
         task = asyncio.current_task()
+        assert task is not None
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(WATCH_AFTER_S, self._start, task)
         return self

@@ -1,52 +1,28 @@
 """POST /v1/programs/{name}/predict and POST /v1/predict: the hot path, on plain ASGI."""
 
 import asyncio
+import hashlib
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import orjson
-from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
-from typing_extensions import TypedDict
+from pydantic import TypeAdapter, ValidationError
 
 from dspex.executions.predictions import Adhoc
 from dspex.executions.records import Execution
 from dspex.executions.service import PredictionRequest
 from dspex.interfaces.rest import exchange, problems
 from dspex.interfaces.rest.exchange import CancelOnDisconnect, ClientGone, Receive, Scope, Send
+from dspex.interfaces.rest.forms import PROJECT, Prediction, ProgramPrediction
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
+from dspex.kit import json
 from dspex.kit.errors import DspexError, Invalid, Problem
 
-PROJECT = "default"
-Label = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-
-
-class _Body(TypedDict, total=False):
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
-
-    inputs: dict[str, Any]
-    parameters: dict[str, Any]
-    use_cache: bool
-    request_id: Label
-    session_id: Label
-    metadata: Annotated[dict[Label, Any], Field(max_length=50)]
-    timeout_s: Annotated[float, Field(gt=0, le=3600)]
-    version: Annotated[int, Field(ge=1)]
-
-
-class _AnyBody(_Body, total=False):
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
-
-    program: Label
-    signature: str | dict[str, Any]
-    module: Literal["predict", "chain_of_thought"]
-    adapter: Literal["chat", "json"]
-    model: Label
-    input: str | dict[str, Any]
-
-
-_program_body = TypeAdapter(_Body)
-_any_body = TypeAdapter(_AnyBody)
+_program_body: TypeAdapter[Any] = TypeAdapter(ProgramPrediction)
+_any_body: TypeAdapter[Any] = TypeAdapter(Prediction)
+_REPLAYED = [(b"idempotent-replayed", b"true")]
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class Predict:
@@ -55,15 +31,17 @@ class Predict:
     def __init__(self, services: Services) -> None:
         self._services = services
         self._limit = services.settings.limits.body_bytes
+        self._within_s = services.settings.limits.timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
         request_id: str = scope["state"]["request_id"]
         try:
-            body = await exchange.read_body(scope, receive, self._limit)
+            body = await exchange.read_body(scope, receive, self._limit, self._within_s)
             document = exchange.read_json(scope, body)
+            key = _idempotency_key(scope)
             given = _check(_any_body if name is None else _program_body, document)
             with CancelOnDisconnect(receive):
-                execution = await self._predict(name, given, len(body), given.get("request_id", request_id))
+                execution, replayed = await self._predict(name, given, len(body), request_id, key)
         except ClientGone:
             return
         except DspexError as error:
@@ -75,47 +53,64 @@ class Predict:
             if task is None or not task.uncancel() == 0:
                 raise
             return
-        await _answer(send, execution)
+        scope["state"]["execution_id"] = execution.id
+        await _answer(send, execution, _REPLAYED if replayed else [])
 
     async def _predict(
-        self, name: str | None, given: Mapping[str, Any], size: int, request_id: str
-    ) -> Execution:
-        if name is None:
-            name, wanted, inputs = _target(given)
-        else:
-            wanted, inputs = None, given.get("inputs", {})
-        request = PredictionRequest(
-            project=PROJECT,
-            request_id=request_id,
-            inputs=inputs,
-            size=size,
-            parameters=given.get("parameters", {}),
-            session_id=given.get("session_id"),
-            metadata=given.get("metadata", {}),
-            timeout_s=given.get("timeout_s"),
+        self, name: str | None, given: Mapping[str, Any], size: int, request_id: str, key: str | None
+    ) -> tuple[Execution, bool]:
+        wanted, inputs = _target(given) if name is None else (name, given.get("inputs", {}))
+
+        async def execute(execution_id: str | None) -> Execution:
+            request = PredictionRequest(
+                project=PROJECT,
+                request_id=given.get("request_id", request_id),
+                inputs=inputs,
+                size=size,
+                parameters=given.get("parameters", {}),
+                session_id=given.get("session_id"),
+                metadata=given.get("metadata", {}),
+                timeout_s=given.get("timeout_s"),
+                execution_id=execution_id,
+            )
+            if isinstance(wanted, Adhoc):
+                return await self._services.predictions.adhoc(wanted, request)
+            return await self._services.predictions.program(wanted, request, version=given.get("version"))
+
+        if key is None:
+            return await execute(None), False
+        return await self._services.idempotency.run(PROJECT, key, _digest(name, given), execute)
+
+
+def _idempotency_key(scope: Scope) -> str | None:
+    key = exchange.header(scope, b"idempotency-key")
+    if key is not None and not _KEY.fullmatch(key):
+        advice = "1 to 255 printable ASCII characters without spaces"
+        raise Invalid(
+            f"An Idempotency-Key has {advice}.",
+            code="bad_idempotency_key",
+            problems=[Problem("/header/idempotency-key", "bad_idempotency_key", advice)],
         )
-        if wanted is not None:
-            return await self._services.predictions.adhoc(wanted, request)
-        assert name is not None
-        return await self._services.predictions.program(name, request, version=given.get("version"))
+    return key
+
+
+def _digest(name: str | None, given: Mapping[str, Any]) -> str:
+    """What makes two requests the same: where they go and what they say, whatever the spacing."""
+    return hashlib.sha256(json.dumps([name, given], sort_keys=True)).hexdigest()
 
 
 def _check(body: TypeAdapter[Any], document: dict[str, Any]) -> dict[str, Any]:
     try:
         return body.validate_python(document)  # type: ignore[no-any-return]
     except ValidationError as error:
-        found = [
-            Problem("/" + "/".join(map(str, one["loc"])), one["type"], one["msg"])
-            for one in error.errors(include_url=False, include_input=False)
-        ]
         raise Invalid(
             "The request does not have the form of a prediction; see `errors`.",
             code="bad_request",
-            problems=found,
+            problems=problems.problems_in(error.errors(include_url=False, include_input=False)),
         ) from None
 
 
-def _target(given: Mapping[str, Any]) -> tuple[str | None, Adhoc | None, Mapping[str, Any]]:
+def _target(given: Mapping[str, Any]) -> tuple[str | Adhoc, Mapping[str, Any]]:
     """What POST /v1/predict asks for: a program, a signature, or plain text for `input -> output`."""
     if "program" in given and "signature" in given:
         raise Invalid(
@@ -136,7 +131,13 @@ def _target(given: Mapping[str, Any]) -> tuple[str | None, Adhoc | None, Mapping
                     for name in only_adhoc
                 ],
             )
-        return given["program"], None, inputs
+        return given["program"], inputs
+    if "version" in given:
+        raise Invalid(
+            "Only programs have versions.",
+            code="bad_request",
+            problems=[Problem("/version", "not_with_signature", "goes with `program` only")],
+        )
     signature = given.get("signature")
     if signature is None:
         if not isinstance(text, str):
@@ -147,17 +148,15 @@ def _target(given: Mapping[str, Any]) -> tuple[str | None, Adhoc | None, Mapping
             )
         signature, inputs = "input -> output", {"input": text}
     adhoc = Adhoc(signature, given.get("module", "predict"), given.get("model"), given.get("adapter", "chat"))
-    return None, adhoc, inputs
+    return adhoc, inputs
 
 
-async def _answer(send: Send, execution: Execution) -> None:
-    identity = [(b"x-execution-id", execution.id.encode())]
+async def _answer(send: Send, execution: Execution, more: list[tuple[bytes, bytes]]) -> None:
+    headers = [(b"x-execution-id", execution.id.encode()), *more]
     if execution.error is not None:
         problem = problems.problem_of_execution(execution.error, execution.id, execution.request_id)
-        await exchange.answer(
-            send, problem["status"], problems.encode(problem), [*problems.headers_of(problem), *identity]
-        )
+        body = problems.encode(problem)
+        await exchange.answer(send, problem["status"], body, [*problems.headers_of(problem), *headers])
         return
-    await exchange.answer(
-        send, 200, orjson.dumps(presenters.prediction(execution)), [exchange.JSON, *identity]
-    )
+    body = json.dumps(presenters.prediction(execution))
+    await exchange.answer(send, 200, body, [exchange.JSON, *headers])

@@ -1,13 +1,14 @@
 """Errors as problem details (RFC 9457). The one place where a kind becomes an HTTP status."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
 
 from dspex.executions.records import ExecutionError
-from dspex.kit.errors import DspexError, Kind
+from dspex.kit import json
+from dspex.kit.errors import DspexError, Kind, Problem
+from dspex.signatures.problems import pointer_to
 
 MEDIA_TYPE = "application/problem+json"
 STATUS: Mapping[Kind | str, int] = {
@@ -29,6 +30,7 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "inputs_too_large": 413,
     "not_application_json": 415,
     "method_not_allowed": 405,
+    "body_too_slow": 408,
 }
 TITLES: Mapping[str, str] = {
     "invalid": "The request is wrong",
@@ -81,6 +83,17 @@ def _problem(
     return document
 
 
+def problems_in(errors: Sequence[Mapping[str, Any]]) -> list[Problem]:
+    """pydantic's errors. Pointers into the body start at its root, others with /query, /path or /header."""
+    found = []
+    for error in errors:
+        loc = error["loc"]
+        found.append(
+            Problem(pointer_to("", loc[1:] if loc[:1] == ("body",) else loc), error["type"], error["msg"])
+        )
+    return found
+
+
 def headers_of(problem: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
     """content-type, and retry-after in whole seconds when the problem has one."""
     headers = [(b"content-type", MEDIA_TYPE.encode())]
@@ -90,4 +103,4 @@ def headers_of(problem: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
 
 
 def encode(problem: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(problem)
+    return json.dumps(problem)

@@ -66,6 +66,8 @@ def _compile(definition: Mapping[str, Any]) -> dict[str, Any]:
         "v": FORMAT,
         "made_by": _versions(),
         "model": definition["lm"]["model"],
+        # So that a trace can type an execution's inputs again, also one without a program.
+        "signature": definition["signature"],
         "dialect": _dialect(captured[0]),
         "parameters": _parameters(module, lm, adapter, sentinels, captured),
         "outputs": [_output(field) for field in _outputs(signature, predictor)],

@@ -16,9 +16,7 @@ from dspex.providers.language_models import openai_chat_errors as failures
 from dspex.providers.language_models.openai_chat_replies import read_reply
 
 # Hints to lm15 itself; they never reach a provider.
-_RESERVED_EXTENSIONS = frozenset(
-    {"prompt_caching", "cache", "compat", "openai_compat", "openai_chat_compat"}
-)
+_RESERVED_EXTENSIONS = frozenset({"prompt_caching", "cache", "compat", "openai_compat", "openai_chat_compat"})
 _KEPT = 1024
 _fragments: dict[int, tuple[Any, orjson.Fragment]] = {}
 _Number = Callable[[float], Any]
@@ -45,25 +43,25 @@ def decode(status: int, headers: Mapping[str, str], body: bytes, model: str) -> 
 
 
 def _encode_slowly(request: LanguageModelRequest) -> bytes:
-    text = json.dumps(_payload(request, _itself, _built), separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(_payload(request, float, _built), separators=(",", ":"), ensure_ascii=False)
     try:
         return text.encode()
     except UnicodeEncodeError as error:
         code_points = " ".join(f"U+{ord(one):04X}" for one in text[error.start : error.end])
         raise Invalid(
-            f"The request holds text that is not valid Unicode (lone surrogate {code_points}), which no model "
-            "can receive; repair the inputs.",
+            f"The request holds text that is not valid Unicode (lone surrogate {code_points}), which no "
+            "model can receive; repair the inputs.",
             code="not_encodable",
         ) from None
 
 
 def _number(value: float) -> Any:
-    """Python's spelling: orjson writes 1e-05 as 1e-5."""
-    return orjson.Fragment(repr(value).encode()) if type(value) is float else value
+    """A float in Python's spelling: orjson writes 1e-05 as 1e-5."""
+    return orjson.Fragment(repr(float(value)).encode())
 
 
 def _fragment(build: Callable[[Any], Any], source: Any) -> Any:
-    """`build(source)` as Python's json writes it, written once: options are shared by a program's requests."""
+    """`build(source)` as Python's json writes it, once: a program's requests share their options."""
     known = _fragments.get(id(source))
     if known is not None and known[0] is source:
         return known[1]
@@ -118,7 +116,9 @@ def _payload(request: LanguageModelRequest, number: _Number, nested: _Nested) ->
     if options.response_format is not None:
         payload["response_format"] = nested(_response_format, options.response_format)
     if options.reasoning_effort is not None:
-        payload["reasoning_effort"] = "none" if options.reasoning_effort == "off" else options.reasoning_effort
+        payload["reasoning_effort"] = (
+            "none" if options.reasoning_effort == "off" else options.reasoning_effort
+        )
     if options.service_tier is not None:
         payload["service_tier"] = options.service_tier
     if options.user_id is not None:

@@ -22,7 +22,9 @@ from dspex.gateway.errors import (
 
 EXCERPT = 500
 
-_MODEL_CODES = frozenset({"model_not_found", "model_not_available", "unsupported_model", "DeploymentNotFound"})
+_MODEL_CODES = frozenset(
+    {"model_not_found", "model_not_available", "unsupported_model", "DeploymentNotFound"}
+)
 _MODEL_PHRASES = (
     "not found",
     "does not exist",
@@ -58,7 +60,7 @@ _IN_BODY: Mapping[str, type[LMError]] = {
 _ADVICE: Mapping[type[LMError], str] = {
     LMAuthError: "The provider refused the API key; check the variable that models.registry names.",
     LMBillingError: "The provider's account has no credit left or is disabled; look at its billing page.",
-    LMRateLimitError: "The provider limits the rate of requests; try again later or raise the account's limit.",
+    LMRateLimitError: "The provider limits the rate of requests; try again later or ask it for more.",
     ContextWindowExceededError: "The prompt is longer than the model's context window; shorten the inputs.",
     LMUnsupportedModelError: "The provider does not know this model; check its name in models.registry.",
     LMInvalidRequestError: "The provider refused the request.",
@@ -69,14 +71,15 @@ _ADVICE: Mapping[type[LMError], str] = {
 
 
 def failure(
-    kind: type[LMError], said: str, status: int, headers: Mapping[str, str] | None = None
+    kind: type[LMError], said: str, status: int | None, retry_after_s: float | None = None
 ) -> LMError:
     """An error of this class: advice, then what the provider said, shortened."""
     text = said if len(said) <= EXCERPT else said[:EXCERPT] + "…"
+    where = "" if status is None else f" (HTTP {status})"
     return kind(
-        f"{_ADVICE[kind]} It said (HTTP {status}): {text}" if text else f"{_ADVICE[kind]} (HTTP {status})",
+        f"{_ADVICE[kind]} It said{where}: {text}" if text else f"{_ADVICE[kind]}{where}",
         status=status,
-        retry_after=retry_after(headers or {}),
+        retry_after=retry_after_s,
     )
 
 
@@ -87,13 +90,14 @@ def from_status(status: int, headers: Mapping[str, str], body: bytes) -> LMError
     code = str(error.get("code") or "")
     type_ = str(error.get("type") or "")
     kind = _by_code(status, code, type_, error.get("message", "")) or _by_status(status)
-    return failure(kind, said or text.strip(), status, headers)
+    return failure(kind, said or text.strip(), status, retry_after(headers))
 
 
 def from_envelope(error: Mapping[str, Any], status: int, headers: Mapping[str, str]) -> LMError:
     """The error that a server reports inside a 200."""
     code = str(error.get("code") or "")
-    return failure(_IN_BODY.get(code, LMServerError), str(error.get("message") or error), status, headers)
+    kind = _IN_BODY.get(code, LMServerError)
+    return failure(kind, str(error.get("message") or error), status, retry_after(headers))
 
 
 def _envelope(text: str) -> tuple[Mapping[str, Any], str]:
@@ -108,19 +112,26 @@ def _envelope(text: str) -> tuple[Mapping[str, Any], str]:
 
 
 def _by_code(status: int, code: str, type_: str, message: object) -> type[LMError] | None:
-    if code == "context_length_exceeded":
+    # Where the message is no text, lm15 gives up on most codes and the status decides.
+    textual = isinstance(message, str)
+    if code == "context_length_exceeded" and textual:
         return ContextWindowExceededError
     if code in _MODEL_CODES:
         return LMUnsupportedModelError
     if status == 404:
-        if message and not isinstance(message, str):
+        if message and not textual:
             return None
         words = " ".join(one for one in (message, code, type_) if isinstance(one, str) and one).lower()
         if "model" in words and any(phrase in words for phrase in _MODEL_PHRASES):
             return LMUnsupportedModelError
     # Providers send these with a 429 as well, where only the rate limit is worth another try.
-    if code in ("insufficient_quota", "1113") or type_ in ("insufficient_quota", "exceeded_current_quota_error"):
+    if code in ("insufficient_quota", "1113") or type_ in (
+        "insufficient_quota",
+        "exceeded_current_quota_error",
+    ):
         return LMBillingError
+    if not textual:
+        return None
     if code == "invalid_api_key" or type_ == "authentication_error":
         return LMAuthError
     if code == "rate_limit_exceeded" or type_ == "rate_limit_error":

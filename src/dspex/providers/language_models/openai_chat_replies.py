@@ -9,7 +9,7 @@ import orjson
 
 from dspex.gateway.errors import LMProviderError, LMUnexpectedError, LMUnsupportedFeatureError
 from dspex.gateway.records import LanguageModelReply, Usage
-from dspex.providers.language_models.openai_chat_errors import failure, from_envelope
+from dspex.providers.language_models.openai_chat_errors import failure, from_envelope, retry_after
 
 _FINISH_REASONS = {
     "stop": "stop",
@@ -35,9 +35,10 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes, model: str)
         except (orjson.JSONDecodeError, _Inexact):
             # Python's json takes more (NaN, lone surrogates, UTF-16) and keeps large integers.
             data = json.loads(body)
+        reply = _read(data, status, headers, model, exact=True)
         if not _is_strict(data):
             raise _Unexpected("it holds NaN or an infinite number")
-        return _read(data, status, headers, model, exact=True)
+        return reply
     except _Unexpected as problem:
         raise LMUnexpectedError(
             f"The answer is no chat completion: {problem}. Check api_base in models.registry. "
@@ -47,7 +48,7 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes, model: str)
     except RecursionError:
         raise LMUnexpectedError("The answer is nested too deeply to be read.", status=status) from None
     except ValueError:
-        raise failure(LMProviderError, f"no JSON but {_start(body)}", status, headers) from None
+        raise failure(LMProviderError, f"no JSON but {_start(body)}", status, retry_after(headers)) from None
 
 
 class _Inexact(Exception):
@@ -69,7 +70,9 @@ def _read(
     refusal = message.get("refusal")
     calls = _tool_calls(message.get("tool_calls") or ())
     text = _text(message.get("content"))
-    if text is None and not (message.get("reasoning_content") or message.get("reasoning") or refusal or calls):
+    if text is None and not (
+        message.get("reasoning_content") or message.get("reasoning") or refusal or calls
+    ):
         text = ""
     named, id_ = data.get("model") or model, data.get("id")
     if not exact and (type(named) is float or type(id_) is float):
@@ -102,7 +105,9 @@ def _text(content: Any) -> str | None:
         return content or None
     if not isinstance(content, list):
         return None
-    texts = [str(one.get("text") or "") for one in content if isinstance(one, dict) and one.get("type") == "text"]
+    texts = [
+        str(one.get("text") or "") for one in content if isinstance(one, dict) and one.get("type") == "text"
+    ]
     return "".join(texts) if texts else None
 
 

@@ -1,0 +1,115 @@
+"""What `dspex doctor` looks at."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from dspex.configuration.loading import load_settings
+from dspex.configuration.settings import Settings
+from dspex.interfaces.cli.ports import Finding
+from dspex.kit.errors import DspexError
+from dspex.programs.definitions import choose_model, define
+from dspex.providers.compiler import SubprocessCompiler
+
+_LEAST_PYTHON = (3, 11)
+_LEAST_FREE_MIB = 500
+
+
+def examine(file: Path | None) -> list[Finding]:
+    """One finding a subject; later subjects are left out when the configuration can't be read."""
+    findings = [_python()]
+    try:
+        settings, path = load_settings(file)
+    except DspexError as error:
+        return [*findings, Finding("configuration", "failed", error.message)]
+    findings.append(
+        Finding("configuration", "ok", str(path) if path else "no dspex.yaml: the defaults apply")
+    )
+    findings += [
+        *_models(settings),
+        *_programs(settings),
+        _disk(settings),
+        _port(settings),
+        _compiler(settings),
+    ]
+    findings.append(asyncio.run(_database(settings)))
+    return findings
+
+
+def _python() -> Finding:
+    running = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < _LEAST_PYTHON:
+        return Finding("python", "failed", running, "DSPex needs Python 3.11 or newer.")
+    return Finding("python", "ok", running)
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    for alias, model in settings.models.registry.items():
+        subject = f"model {alias}"
+        if model.model.startswith("simulator/"):
+            advice = "Set a real model under `models` in dspex.yaml."
+            yield Finding(subject, "warning", "answers are simulated", advice if settings.simulated else None)
+        elif model.env and not (os.environ.get(model.env) or os.environ.get(f"{model.env}_FILE")):
+            yield Finding(
+                subject, "failed", f"{model.env} is not set", f"Export {model.env}, or put it into .env."
+            )
+        else:
+            yield Finding(subject, "ok", model.model)
+
+
+def _programs(settings: Settings) -> Iterator[Finding]:
+    for entry in settings.programs:
+        try:
+            define(entry.signature, entry.module, entry.adapter, choose_model(settings.models, entry.model))
+        except DspexError as error:
+            yield Finding(f"program {entry.name}", "failed", error.message)
+        else:
+            yield Finding(f"program {entry.name}", "ok", entry.module)
+
+
+def _disk(settings: Settings) -> Finding:
+    directory = settings.data_dir if settings.data_dir.exists() else Path()
+    status = os.statvfs(directory)
+    free = status.f_bavail * status.f_frsize // 2**20
+    if not os.access(directory, os.W_OK):
+        return Finding(
+            "data directory", "failed", f"{directory} is not writable", "Choose another with --data-dir."
+        )
+    state: Literal["ok", "warning"] = "ok" if free >= _LEAST_FREE_MIB else "warning"
+    return Finding("data directory", state, f"{settings.data_dir}, {free} MiB free")
+
+
+def _port(settings: Settings) -> Finding:
+    host, port = settings.server.host, settings.server.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return Finding(
+                "port", "warning", f"{host}:{port}: {error.strerror}", "Is a server running? Or use --port."
+            )
+    return Finding("port", "ok", f"{host}:{port} is free")
+
+
+def _compiler(settings: Settings) -> Finding:
+    if SubprocessCompiler.available():
+        return Finding("compiler", "ok", "DSPy is installed")
+    detail = "DSPy is not installed: only programs that are compiled already can run"
+    return Finding("compiler", "warning", detail, "pip install 'dspex[dspy]'")
+
+
+async def _database(settings: Settings) -> Finding:
+    from dspex.storage.opening import open_database
+
+    try:
+        async with open_database(settings) as database:
+            await database.ping()
+    except DspexError as error:
+        return Finding("database", "failed", error.message)
+    return Finding("database", "ok", "answers and is at the newest revision")

@@ -1,0 +1,69 @@
+"""What a service without keys refuses at the door: other hosts, other sites, forwarded requests.
+
+Anything that runs on the machine may call it, and so may every web page that is open in a browser there.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from dspex.configuration.settings import Server
+from dspex.kit.errors import Forbidden
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class Guard:
+    def __init__(self, server: Server) -> None:
+        on_loopback = server.host in LOOPBACK
+        named = frozenset(name.lower() for name in server.allowed_hosts)
+        # On another address nobody knows the names callers use, unless they are listed.
+        self._hosts = (LOOPBACK | named) if on_loopback else named
+        self._origins = frozenset(origin.lower().rstrip("/").encode() for origin in server.cors_origins)
+        self._forwarded = server.allow_unauthenticated
+
+    def refusal(self, headers: Iterable[tuple[bytes, bytes]]) -> Forbidden | None:
+        """Why this request is not answered, or None."""
+        host: bytes | None = None
+        origin: bytes | None = None
+        for name, value in headers:
+            if name == b"host":
+                if host is not None and host != value:
+                    return Forbidden("The request names two hosts.", code="host_not_allowed")
+                host = value
+            elif name == b"origin":
+                origin = value
+            elif name.startswith((b"x-forwarded-", b"forwarded")) and not self._forwarded:
+                return Forbidden(
+                    f"The request came through a proxy ({name.decode('latin-1')}), and DSPex asks for no "
+                    "keys: whoever reaches the proxy would spend your model budget. If the proxy "
+                    "authenticates its callers, set server.allow_unauthenticated "
+                    "(DSPEX_SERVER__ALLOW_UNAUTHENTICATED=true).",
+                    code="forwarded_not_allowed",
+                )
+        if self._hosts and (host is None or hostname(host) not in self._hosts):
+            return Forbidden(
+                f"Requests for the host {(host or b'').decode('latin-1')!r} are not answered; add the name "
+                "to server.allowed_hosts if it is yours.",
+                code="host_not_allowed",
+            )
+        if origin is not None and not self._allowed(origin.lower(), host):
+            return Forbidden(
+                f"Pages of {origin.decode('latin-1')!r} may not call this service; add it to "
+                "server.cors_origins if they should.",
+                code="origin_not_allowed",
+            )
+        return None
+
+    def _allowed(self, origin: bytes, host: bytes | None) -> bool:
+        if origin in self._origins or b"*" in self._origins:
+            return True
+        return host is not None and origin.partition(b"://")[2] == host.lower()
+
+
+@lru_cache(maxsize=256)
+def hostname(host: bytes) -> str:
+    """The name in a Host header, without port, brackets and the root's dot, in lower case."""
+    text = host.decode("latin-1").strip().lower()
+    if text.startswith("["):
+        return text[1:].partition("]")[0]
+    return text.partition(":")[0].rstrip(".")

@@ -1,0 +1,176 @@
+"""/v1/programs: register, look at, and move through the lifecycle."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from dspex.configuration.models import ModelRegistry
+from dspex.configuration.settings import PROGRAM_NAME
+from dspex.executions.mock import Mock
+from dspex.interfaces.rest.documents import Document
+from dspex.interfaces.rest.forms import PROJECT, Label, Number, Paged, SignatureForm, Strict
+from dspex.interfaces.shared import documents as shown
+from dspex.interfaces.shared import presenters
+from dspex.interfaces.shared.services import Services
+from dspex.kit.errors import DspexError, Invalid, Problem
+from dspex.programs.definitions import choose_model, define
+from dspex.programs.records import EXECUTABLE, Definition, Program, ProgramSettings, Version
+from dspex.programs.rules import check_live
+
+Temperature = Annotated[float, Field(ge=0, le=2)]
+MaxTokens = Annotated[int, Field(ge=1, le=10_000_000)]
+Timeout = Annotated[float, Field(gt=0, le=3600)]
+
+
+class NewProgram(Strict):
+    """`executor`: auto and native compile the program, mock answers from the script in `mock`.
+
+    `state` is JSON that DSPy saved. `deploy` initializes as well.
+    """
+
+    name: Annotated[str, Field(pattern=PROGRAM_NAME)]
+    signature: SignatureForm
+    module: Literal["predict", "chain_of_thought"] = "predict"
+    description: Annotated[str, Field(max_length=2000)] | None = None
+    model: Label | None = None
+    adapter: Literal["chat", "json"] = "chat"
+    temperature: Temperature | None = None
+    max_tokens: MaxTokens | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    executor: Literal["auto", "native", "mock"] = "auto"
+    mock: dict[str, Any] | None = None
+    state: dict[str, Any] | None = None
+    timeout_s: Timeout | None = None
+    on_violation: Literal["report", "fail"] = "report"
+    initialize: bool = False
+    deploy: bool = False
+
+
+class Chosen(Strict):
+    """A version by number; without one the newest."""
+
+    version: Number | None = None
+
+
+class ProgramList(Paged):
+    include_archived: bool = False
+
+
+def programs_router(services: Services) -> APIRouter:
+    router = APIRouter(prefix="/v1/programs", tags=["programs"])
+    programs = services.programs
+
+    async def shown_program(program: Program) -> shown.Program:
+        statuses = await programs.statuses(PROJECT, [program])
+        return presenters.program(program, statuses[program.id], await programs.current(program))
+
+    async def chosen(name: str, body: Chosen | None) -> tuple[Program, Version]:
+        program = await programs.get(PROJECT, name)
+        number = body.version if body else None
+        if number is None:
+            return program, await programs.newest(program)
+        return program, await programs.version_numbered(program, number)
+
+    @router.post("", status_code=201, response_model=shown.Program)
+    async def create_program(body: NewProgram) -> Document:
+        """Register a program with its first version: a draft, unless `initialize` or `deploy` is true.
+
+        A version that can't be initialized is registered all the same, with status `error` and the reason.
+        """
+        definition = new_definition(body, services.settings.models)
+        settings = ProgramSettings(body.timeout_s, body.on_violation)
+        program, version = await programs.create(
+            PROJECT, body.name, definition, settings=settings, source="api", description=body.description
+        )
+        await bring_up(services, program, version, initialize=body.initialize, deploy=body.deploy)
+        program = await programs.get(PROJECT, program.name)
+        return Document(await shown_program(program), 201, {"location": f"/v1/programs/{program.name}"})
+
+    @router.get("", response_model=shown.Listed[shown.Program])
+    async def list_programs(query: Annotated[ProgramList, Query()]) -> Document:
+        """Programs by name."""
+        page = await programs.list(
+            PROJECT, include_archived=query.include_archived, limit=query.limit, cursor=query.cursor
+        )
+        statuses = await programs.statuses(PROJECT, page.data)
+        data = [presenters.program(one, statuses[one.id], await programs.current(one)) for one in page.data]
+        return Document({"data": data, "next_cursor": page.next_cursor})
+
+    @router.get("/{name}", response_model=shown.Program)
+    async def get_program(name: str) -> Document:
+        """A program with the version that answers, or the newest while none is deployed."""
+        return Document(await shown_program(await programs.get(PROJECT, name)))
+
+    @router.post("/{name}/initialize", response_model=shown.Version)
+    async def initialize_program(name: str, body: Chosen | None = None) -> Document:
+        """Make a draft executable: compiled by DSPy and checked against it. A failure can be tried again."""
+        program, version = await chosen(name, body)
+        check_live(program)
+        return Document(presenters.program_version(await initialized(services, version)))
+
+    @router.post("/{name}/deploy", response_model=shown.Program)
+    async def deploy_program(name: str, body: Chosen | None = None) -> Document:
+        """Let a version answer."""
+        program, version = await chosen(name, body)
+        return Document(await shown_program(await programs.deploy(program, version)))
+
+    @router.post("/{name}/rollback", response_model=shown.Program)
+    async def rollback_program(name: str) -> Document:
+        """Let the version answer that did before the present one; twice goes back two steps."""
+        program = await programs.get(PROJECT, name)
+        check_live(program)
+        program, _ = await programs.rollback(program)
+        return Document(await shown_program(program))
+
+    @router.post("/{name}/archive", response_model=shown.Program)
+    async def archive_program(name: str) -> Document:
+        """Take a program out of service. Its versions and executions stay; its name stays taken."""
+        return Document(await shown_program(await programs.archive(await programs.get(PROJECT, name))))
+
+    return router
+
+
+def new_definition(body: NewProgram, models: ModelRegistry) -> Definition:
+    """Raises Invalid, with pointers into the body."""
+    lm = choose_model(
+        models, body.model, temperature=body.temperature, max_tokens=body.max_tokens, options=body.options
+    )
+    mock = checked_mock(body.executor, body.mock)
+    return define(body.signature, body.module, body.adapter, lm, body.state, mock)
+
+
+def checked_mock(executor: str, mock: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The script of a mock program. Raises Invalid for a bad one, and for one that nobody would follow."""
+    if executor != "mock":
+        if mock is not None:
+            raise Invalid(
+                "A mock script goes with `executor: mock` only.",
+                code="bad_request",
+                problems=[Problem("/mock", "not_with_executor", "goes with executor mock only")],
+            )
+        return None
+    Mock(mock or {})
+    return mock or {}
+
+
+async def initialized(services: Services, version: Version) -> Version:
+    """The version, executable. Raises Invalid (code not_native) with the reason when it was refused."""
+    (after,) = await services.programs.initialize([version])
+    if after.status not in EXECUTABLE:
+        raise Invalid(f"Version {after.number} can't run: {after.error}", code="not_native")
+    return after
+
+
+async def bring_up(
+    services: Services, program: Program, version: Version, *, initialize: bool, deploy: bool
+) -> None:
+    """What a creation was asked to do besides. A failure is on record with the version, which exists now."""
+    try:
+        if (initialize or deploy) and version.status not in EXECUTABLE:
+            version = await initialized(services, version)
+        if deploy:
+            await services.programs.deploy(program, version)
+    except DspexError as error:
+        if error.kind == "internal":
+            raise

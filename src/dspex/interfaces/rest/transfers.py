@@ -1,0 +1,78 @@
+"""/v1/programs/{name}/export and import: versions in DSPy's own format."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Query
+
+from dspex.interfaces.rest.documents import Document
+from dspex.interfaces.rest.forms import PROJECT, Number
+from dspex.interfaces.rest.forms import Query as QueryForm
+from dspex.interfaces.rest.programs import initialized
+from dspex.interfaces.rest.versions import add_version, version_of
+from dspex.interfaces.shared import documents as shown
+from dspex.interfaces.shared import presenters
+from dspex.interfaces.shared.services import Services
+from dspex.kit.errors import Conflict, Invalid
+from dspex.programs.transfer import imported_state
+
+
+class WhichVersion(QueryForm):
+    version: Number | None = None
+
+
+class Import(QueryForm):
+    base: Number | None = None
+    deploy: bool = False
+
+
+def transfers_router(services: Services) -> APIRouter:
+    router = APIRouter(prefix="/v1/programs/{name}", tags=["versions"])
+    programs = services.programs
+
+    @router.get(
+        "/export",
+        response_model=dict[str, Any],
+        responses={200: {"description": "What plain `dspy.Module.load` reads"}},
+    )
+    async def export_program(name: str, query: Annotated[WhichVersion, Query()]) -> Document:
+        """The version's state in DSPy's own format, as a file."""
+        version = await version_of(services, name, query.version)
+        filename = f"{name}-v{version.number}.json"
+        return Document(
+            await programs.saved_state(version),
+            headers={"content-disposition": f'attachment; filename="{filename}"'},
+        )
+
+    @router.post(
+        "/import",
+        status_code=201,
+        response_model=shown.ImportedVersion,
+        responses={200: {"model": shown.ImportedVersion, "description": "This version was there already"}},
+    )
+    async def import_program(
+        name: str, body: Annotated[dict[str, Any], Body()], query: Annotated[Import, Query()]
+    ) -> Document:
+        """A new version with the state that `module.save("x.json")` of DSPy wrote, initialized at once."""
+        state, notes = imported_state(body)
+        base = await version_of(services, name, query.base)
+        if base.definition.mock is not None:
+            raise Conflict(
+                "A mock has no use for a state; name a version with a model as `base`.", code="not_with_mock"
+            )
+        definition = replace(base.definition, state=state)
+        version, status, headers = await add_version(services, name, definition)
+        if version.executor is None:
+            try:
+                version = await initialized(services, version)
+            except Invalid as error:
+                raise Invalid(error.message, code="bad_state") from error
+        program = await programs.get(PROJECT, name)
+        if query.deploy:
+            await programs.deploy(program, version)
+            version = await programs.version_numbered(program, version.number)
+        document: Mapping[str, Any] = {**presenters.program_version(version), "notes": notes}
+        return Document(document, status, headers)
+
+    return router
