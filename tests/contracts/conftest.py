@@ -10,11 +10,14 @@ from dspex.executions.ports import ExecutionStore, Nodes, Recorder
 from dspex.programs.ports import ProgramStore
 from dspex.providers.memory.executions import MemoryExecutions, MemoryNodes
 from dspex.providers.memory.programs import MemoryPrograms
+from dspex.providers.memory.signatures import MemorySignatures
+from dspex.signatures.ports import SignatureStore
 from dspex.storage.opening import open_database
 
 
 @dataclass(frozen=True, slots=True)
 class Stores:
+    signatures: SignatureStore
     programs: ProgramStore
     executions: ExecutionStore
     nodes: Nodes
@@ -26,8 +29,10 @@ async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
     if request.param == "memory":
         nodes = MemoryNodes()
         executions = MemoryExecutions(nodes)
-        yield Stores(MemoryPrograms(), executions, nodes, executions)
+        yield Stores(MemorySignatures(), MemoryPrograms(), executions, nodes, executions)
         return
     url = request.getfixturevalue(f"{request.param}_url")
     async with open_database(Settings(database_url=url)) as database:
-        yield Stores(database.programs, database.executions, database.nodes, database.recorder)
+        yield Stores(
+            database.signatures, database.programs, database.executions, database.nodes, database.recorder
+        )

@@ -79,7 +79,9 @@ async def test_a_project_sees_only_its_own(stores: Stores) -> None:
 
 
 async def costs(stores: Stores, **where: Any) -> Any:
-    return await stores.executions.costs("default", **{"program": None, "since": None, "until": None, **where})
+    return await stores.executions.costs(
+        "default", **{"program": None, "since": None, "until": None, **where}
+    )
 
 
 async def test_saving_again_replaces(stores: Stores) -> None:
@@ -142,7 +144,11 @@ async def test_a_cursor_of_another_order_is_refused(stores: Stores) -> None:
     by_time = await stores.executions.list(
         "default", ExecutionFilter(), sort="created_at", limit=1, cursor=None
     )
-    for sort, cursor in (("-created_at", by_time.next_cursor), ("created_at", "bm90IG9uZQ"), ("cost_usd", "")):
+    for sort, cursor in (
+        ("-created_at", by_time.next_cursor),
+        ("created_at", "bm90IG9uZQ"),
+        ("cost_usd", ""),
+    ):
         with pytest.raises(Invalid, match="cursor"):
             await stores.executions.list("default", ExecutionFilter(), sort=sort, limit=1, cursor=cursor)
 
@@ -178,9 +184,7 @@ async def test_statistics(stores: Stores) -> None:
     assert (found.cost_usd, found.saved_usd) == (pytest.approx(49.5), pytest.approx(25.0))
     assert (found.unpriced, found.cache_hits) == (2, 1)
     assert found.last_executed_at == NOON + minutes(99)
-    odd = await stores.executions.statistics(
-        "default", "qa", version=2, since=NOON, until=NOON + minutes(10)
-    )
+    odd = await stores.executions.statistics("default", "qa", version=2, since=NOON, until=NOON + minutes(10))
     assert (odd.executions, odd.duration_p50_ms) == (5, 5.0)
 
 
@@ -211,7 +215,9 @@ async def test_costs_by_day_program_and_model(stores: Stores) -> None:
             execution(created_at=late + minutes(1), model="a", cost_usd=8.0),
         ]
     )
-    lines = [(line.day, line.program, line.model, line.cost_usd, line.unpriced) for line in await costs(stores)]
+    lines = [
+        (line.day, line.program, line.model, line.cost_usd, line.unpriced) for line in await costs(stores)
+    ]
     assert lines == [
         ("2026-02-01", "qa", "a", 8.0, 0),
         ("2026-01-31", "Z", "a", 4.0, 0),

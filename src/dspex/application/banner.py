@@ -15,7 +15,9 @@ def announce(settings: Settings) -> None:
     """A few lines for a person at a terminal, one log line for a machine."""
     url = f"http://{settings.server.host}:{settings.server.port}"
     if not (settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())):
-        log.info("serving", url=url, programs=[one.name for one in settings.programs], simulated=settings.simulated)
+        log.info(
+            "serving", url=url, programs=[one.name for one in settings.programs], simulated=settings.simulated
+        )
         if settings.simulated:
             log.warning("answers_are_simulated", set_a_real_model=REAL_MODEL)
         return

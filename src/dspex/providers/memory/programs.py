@@ -76,9 +76,7 @@ class MemoryPrograms:
         return {program_id: statuses for program_id, statuses in found.items() if statuses}
 
     async def deployments(self, project: str, program_id: str, *, limit: int) -> builtins.list[Deployment]:
-        found = [
-            one for one in self._deployments if (one.project, one.program_id) == (project, program_id)
-        ]
+        found = [one for one in self._deployments if (one.project, one.program_id) == (project, program_id)]
         return sorted(found, key=lambda one: (one.at, one.id), reverse=True)[:limit]
 
     async def compiled(self, project: str, digest: str) -> CompiledDocument | None:
