@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import httpx
 
 from dspex.configuration.settings import Limits, Settings
-from tests.interfaces.node import TestNode, mock_program
+from tests.interfaces.node import TestNode, mock_program, until
 
 ASK = b'{"inputs": {"question": "?"}}'
 
@@ -56,15 +56,12 @@ async def test_a_caller_that_goes_away_ends_its_execution() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head("/v1/programs/qa/predict", len(ASK), "idempotency-key: k\r\n") + ASK)
         await writer.drain()
-        while node.services.predictions.in_flight == 0:
-            await asyncio.sleep(0)
+        await until(lambda: node.services.predictions.in_flight)
         writer.close()
-        while not node.executions.rows:
-            await asyncio.sleep(0.001)
+        await until(lambda: node.executions.rows)
         (execution,) = node.executions.rows.values()
         assert execution.status == "cancelled"
-        while node.services.predictions.in_flight or node.executions.claims:
-            await asyncio.sleep(0.001)
+        await until(lambda: not node.services.predictions.in_flight and not node.executions.claims)
 
 
 async def test_half_a_body_is_given_up_after_the_time_limit() -> None:

@@ -52,7 +52,7 @@ async def test_strangers_are_refused_with_what_to_set(path: str, headers: dict[s
         ({"allowed_hosts": ("dspex.internal",)}, {"host": "dspex.internal"}),
         ({"cors_origins": ("https://app.example",)}, {"origin": "https://app.example"}),
         (
-            {"host": "0.0.0.0", "allow_unauthenticated": True},
+            {"host": "192.0.2.1", "allow_unauthenticated": True},
             {"host": "any.example", "x-forwarded-for": "::1"},
         ),
     ],
