@@ -6,8 +6,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
 
-import orjson
-
 from dspex.application.declaring import declare
 from dspex.application.wiring import open_services
 from dspex.configuration.loading import load_settings
@@ -16,6 +14,7 @@ from dspex.executions.records import Execution
 from dspex.executions.service import PredictionRequest
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
+from dspex.kit import json
 from dspex.kit.ids import new_id
 
 PROJECT = "default"
@@ -78,4 +77,4 @@ class Embedded:
 
 
 def _request(inputs: Mapping[str, Any]) -> PredictionRequest:
-    return PredictionRequest(PROJECT, new_id(), inputs, len(orjson.dumps(dict(inputs), default=str)))
+    return PredictionRequest(PROJECT, new_id(), inputs, len(json.dumps(inputs)))

@@ -1,6 +1,5 @@
 """The composition root: the only place that knows which class stands behind which port."""
 
-import asyncio
 import os
 import platform
 import secrets
@@ -23,6 +22,7 @@ from dspex.kit.facts import Facts
 from dspex.programs.service import ProgramService
 from dspex.providers.compiler import SubprocessCompiler
 from dspex.providers.language_models.registry import build_clients
+from dspex.providers.memory.signatures import MemorySignatures
 from dspex.providers.prices import GenaiPrices
 from dspex.signatures.service import SignatureService
 from dspex.storage.opening import open_database
@@ -42,10 +42,9 @@ async def open_services(settings: Settings, *, serving: bool = False) -> AsyncIt
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
         clients = build_clients(settings.models, _simulator)
-        stack.push_async_callback(_close_clients, clients.values())
-        gateway = LanguageModelGateway(
-            clients, settings.models.registry, GenaiPrices(settings.models.registry), clock, facts
-        )
+        prices = GenaiPrices(settings.models.registry)
+        gateway = LanguageModelGateway(clients, settings.models.registry, prices, clock, facts)
+        stack.push_async_callback(gateway.aclose)
         catalog = Catalog(database.programs, clock, facts)
         programs = ProgramService(database.programs, SubprocessCompiler(), clock, facts)
         bounds = Bounds(
@@ -54,7 +53,7 @@ async def open_services(settings: Settings, *, serving: bool = False) -> AsyncIt
             settings.limits.timeout_s,
             settings.limits.in_flight,
         )
-        signatures = SignatureService(database.signatures, clock)
+        signatures = SignatureService(MemorySignatures(), clock)
         executions = ExecutionService(gateway, database.recorder, clock, facts, bounds, node)
         if serving:
             maintenance = Maintenance(database.executions, database.nodes, settings.retention, clock, node)
@@ -86,7 +85,3 @@ def _simulator(_: ModelSettings) -> LanguageModelClient:
     from dspex.providers.language_models.simulator.client import SimulatorClient
 
     return SimulatorClient()
-
-
-async def _close_clients(clients: object) -> None:
-    await asyncio.gather(*(client.aclose() for client in clients))  # type: ignore[attr-defined]

@@ -2,10 +2,10 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dspex.kit import errors
@@ -60,7 +60,7 @@ class Mock:
         if rule.fault is not None:
             raise _raised(rule.fault)
         seed = hashlib.sha256(
-            orjson.dumps(dict(inputs), option=orjson.OPT_SORT_KEYS, default=str)
+            json.dumps(dict(inputs), sort_keys=True, default=str).encode()
         ).hexdigest()
         annotations = annotations_of(outputs)
         values = {}

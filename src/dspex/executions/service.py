@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-import orjson
-
 from dspex.executions.catalog import Runnable
 from dspex.executions.errors import OutputTooLarge, OutputViolation
 from dspex.executions.facts import ExecutionFinished
@@ -18,6 +16,7 @@ from dspex.executions.ports import Recorder
 from dspex.executions.records import Execution, ExecutionError
 from dspex.gateway.records import CallContext, LanguageModelCall
 from dspex.gateway.service import LanguageModelGateway
+from dspex.kit import json
 from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Exhausted, Invalid, Problem, TimedOut
 from dspex.kit.facts import Facts
@@ -96,7 +95,7 @@ class ExecutionService:
             )
         if (
             request.size > self._bounds.input_bytes
-            and len(orjson.dumps(request.inputs)) > self._bounds.input_bytes
+            and len(json.dumps(request.inputs)) > self._bounds.input_bytes
         ):
             raise Invalid(
                 f"The inputs are larger than {self._bounds.input_bytes} bytes.",
@@ -144,7 +143,7 @@ class ExecutionService:
 
     def _judge(self, runnable: Runnable, values: Mapping[str, Any]) -> "_Outcome":
         outputs = outputs_to_json(values)
-        size = len(orjson.dumps(outputs))
+        size = len(json.dumps(outputs))
         if size > self._bounds.output_bytes:
             raise OutputTooLarge(
                 f"The outputs take {size} bytes, more than the limit of {self._bounds.output_bytes}."

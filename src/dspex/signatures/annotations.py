@@ -62,7 +62,8 @@ class Models:
 
     def _make(self, shape: ObjectOf) -> type[BaseModel]:
         members = {
-            member.name: (annotation_of(member.type, self), _model_field(member)) for member in shape.fields
+            member.name: (annotation_of(member.value_type, self), _model_field(member))
+            for member in shape.fields
         }
         with warnings.catch_warnings():
             # A member called `copy` or `json` works: values live on the instance, in front of the method.
@@ -76,7 +77,7 @@ class Models:
 def _model_field(member: ObjectField) -> Any:
     arguments: dict[str, Any] = dict(member.constraints)
     if not member.required:
-        # A default is JSON: a date is still its text. Without one an absent member is None, of any type.
+        # A default is JSON: a date is still its text..
         arguments |= {"default": member.default, "validate_default": member.default is not None}
     return pydantic.Field(description=member.description, **arguments)
 

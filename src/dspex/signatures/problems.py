@@ -32,7 +32,7 @@ _KNOWN: dict[str, tuple[str, str]] = {
     "too_long": ("wrong_length", "must have at most {max_length} items"),
     "string_pattern_mismatch": ("not_matching", "must match the pattern {pattern}"),
 }
-_OURS = frozenset({"wrong_type", "out_of_range", "not_allowed"})
+_OURS = frozenset({"wrong_type", "out_of_range", "not_allowed", "too_deep"})
 
 
 def problems_of(error: ValidationError, root: str) -> tuple[Problem, ...]:

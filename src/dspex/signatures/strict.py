@@ -39,6 +39,8 @@ from dspex.signatures.types import (
 from dspex.signatures.values import to_json
 
 EXACT = 2**53
+# Of an untyped value: JSON encoders give up somewhere behind this.
+MAX_DEPTH = 100
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _DATETIME = re.compile(
     r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?([Zz]|[+-]\d{2}:\d{2})?", re.ASCII
@@ -154,19 +156,23 @@ def _given(value: Any) -> dict[str, str]:
 
 def _json_value(value: Any) -> Any:
     """Any JSON value, unchanged."""
-    pending = [value]
-    while pending:
-        one = pending.pop()
-        if isinstance(one, float) and not math.isfinite(one):
-            raise PydanticCustomError(
-                "out_of_range", "must not hold NaN or an infinity, which JSON does not have"
-            )
-        if isinstance(one, list):
-            pending.extend(one)
-        elif isinstance(one, dict) and all(isinstance(key, str) for key in one):
-            pending.extend(one.values())
-        elif one is not None and not isinstance(one, str | int | float):
-            raise PydanticCustomError("wrong_type", "must be a JSON value, not {given}", _given(one))
+    level, depth = [value], 0
+    while level:
+        if depth > MAX_DEPTH:
+            raise PydanticCustomError("too_deep", f"must not be more than {MAX_DEPTH} levels deep")
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, float) and not math.isfinite(one):
+                raise PydanticCustomError(
+                    "out_of_range", "must not hold NaN or an infinity, which JSON does not have"
+                )
+            if isinstance(one, list):
+                below.extend(one)
+            elif isinstance(one, dict) and all(isinstance(key, str) for key in one):
+                below.extend(one.values())
+            elif one is not None and not isinstance(one, str | int | float):
+                raise PydanticCustomError("wrong_type", "must be a JSON value, not {given}", _given(one))
+        level, depth = below, depth + 1
     return value
 
 

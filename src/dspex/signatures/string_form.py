@@ -14,7 +14,7 @@ from dspex.signatures.names import name_problem
 from dspex.signatures.records import UNSET, Field, Signature
 from dspex.signatures.strict import check_default
 from dspex.signatures.type_strings import type_of_node
-from dspex.signatures.types import STR, FieldType
+from dspex.signatures.types import NONE, STR, FieldType
 
 MAX_LENGTH = 10_000
 MAX_DEPTH = 40
@@ -208,9 +208,14 @@ class _Part:
         problem = name_problem(argument.arg, role)
         if problem:
             raise self.refuse(argument, problem)
-        field_type = STR
+        field_type: FieldType = STR
         if argument.annotation is not None:
-            field_type = type_of_node(argument.annotation, self.refuse)  # type: ignore[assignment]
+            field_type = type_of_node(argument.annotation, self.refuse)
+        if field_type == NONE:
+            # DSPy reads a field of type None as a str.
+            raise self.refuse(
+                argument, "None alone is no type for a field; write T | None, such as str | None"
+            )
         value = UNSET if default is None else self._default(default, field_type)
         return Field(
             argument.arg,

@@ -42,7 +42,7 @@ FINITE = st.floats(allow_nan=False, allow_infinity=False)
 _LITERALS = st.lists(
     TEXT | st.integers() | st.booleans(), min_size=1, max_size=3, unique_by=lambda value: (type(value), value)
 )
-_LEAVES = st.one_of(
+_LEAVES: st.SearchStrategy[FieldType] = st.one_of(
     st.sampled_from([STR, INT, FLOAT, BOOL, ANY, DATE, DATETIME, ReasoningChain(), Embedding()]),
     st.sampled_from([Probability("probability"), Probability("confidence_score"), Embedding(2)]),
     _LITERALS.map(lambda values: LiteralOf(tuple(values))),

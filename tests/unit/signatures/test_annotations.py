@@ -94,3 +94,10 @@ def test_defaults_are_fresh_python_values() -> None:
     assert day == datetime.date(2024, 5, 31)
     items.append(1)
     assert default_value(signature.inputs[1], annotations["l"]) == []
+
+
+def test_a_member_that_may_be_absent_is_none_then_and_may_be_null() -> None:
+    model = annotation_of(ObjectOf("A", (ObjectField("x", INT, required=False),)))
+    assert model().x is None
+    assert model(x=None).x is None
+    assert repr(model.model_fields["x"].annotation) == repr(Optional[int])  # noqa: UP045

@@ -3,6 +3,7 @@ import json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dspex.signatures.annotations import annotations_of, default_value
 from dspex.signatures.document import (
     signature_from_document,
     signature_to_document,
@@ -63,6 +64,17 @@ def test_inputs_of_the_right_type_are_taken_and_survive(data: st.DataObject) -> 
     json.dumps(as_json, allow_nan=False)
     if not any(has_union(field.type) for field in signature.inputs):
         assert outputs_to_json(InputValidator(signature).validate(as_json)) == as_json
+
+
+@FEW
+@given(signatures())
+def test_every_default_has_a_python_value(signature: Signature) -> None:
+    annotations = annotations_of(signature)
+    for field in (*signature.inputs, *signature.outputs):
+        if field.has_default and not has_union(field.type):
+            assert outputs_to_json({"x": default_value(field, annotations[field.name])}) == {
+                "x": field.default
+            }
 
 
 @FEW

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 
 from dspex.executions.predictions import Adhoc
@@ -36,7 +35,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
 
         async def once() -> dict[str, Any]:
             async with application.open_services(settings) as services:
-                request = PredictionRequest(PROJECT, new_id(), given, len(orjson.dumps(given)))
+                request = PredictionRequest(PROJECT, new_id(), given, len(json.dumps(given)))
                 return prediction(await services.predictions.adhoc(Adhoc(signature, module, model), request))  # type: ignore[arg-type]
 
         typer.echo(json.dumps(asyncio.run(once()), indent=2, ensure_ascii=False))

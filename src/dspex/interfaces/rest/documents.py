@@ -2,14 +2,15 @@
 
 from typing import Any
 
-import orjson
 from starlette.responses import Response
+
+from dspex.kit import json
 
 
 class Document(Response):
-    """Written by orjson; times as UTC with a Z."""
+    """Times as UTC with a Z."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return orjson.dumps(content, option=orjson.OPT_UTC_Z)
+        return json.dumps(content)

@@ -4,9 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
-import orjson
-
 from dspex.interfaces.rest import problems
+from dspex.kit import json
 from dspex.kit.errors import DspexError, Invalid, TimedOut
 
 Scope = MutableMapping[str, Any]
@@ -73,8 +72,8 @@ def read_json(scope: Scope, body: bytes) -> dict[str, Any]:
             "Send the body as JSON with `content-type: application/json`.", code="not_application_json"
         )
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
         raise Invalid(f"The body is not JSON: {error}.", code="not_json") from None
     if not isinstance(document, dict):
         raise Invalid("The body must be a JSON object.", code="not_an_object")
@@ -84,13 +83,18 @@ def read_json(scope: Scope, body: bytes) -> dict[str, Any]:
 
 
 def _check_depth(document: dict[str, Any]) -> None:
-    """orjson reads deeper than it writes; what can't be written can't be recorded."""
-    try:
-        orjson.dumps([[[[document]]]])
-    except orjson.JSONEncodeError:
-        raise Invalid(
-            "The body is nested too deeply; 200 levels are read.", code="nested_too_deeply"
-        ) from None
+    """JSON is read deeper than it is written; what can't be written can't be recorded."""
+    level: list[Any] = [document]
+    for _ in range(DEEP):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise Invalid(f"The body is nested too deeply; {DEEP} levels are read.", code="nested_too_deeply")
 
 
 async def answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
@@ -122,19 +126,18 @@ class CancelOnDisconnect:
         self._watch: asyncio.Task[None] | None = None
 
     def __enter__(self) -> "CancelOnDisconnect":
-        task = asyncio.current_task()
-        assert task is not None
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(WATCH_AFTER_S, self._start, task)
+        self._timer = loop.call_later(WATCH_AFTER_S, self._start, asyncio.current_task())
         return self
 
-    def _start(self, task: asyncio.Task[Any]) -> None:
+    def _start(self, task: asyncio.Task[Any] | None) -> None:
         self._watch = asyncio.create_task(self._wait(task))
 
-    async def _wait(self, task: asyncio.Task[Any]) -> None:
+    async def _wait(self, task: asyncio.Task[Any] | None) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        task.cancel()
+        if task is not None:
+            task.cancel()
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()

@@ -3,7 +3,6 @@
 from collections.abc import MutableMapping
 from typing import Any
 
-import orjson
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -11,7 +10,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dspex import __version__
 from dspex.interfaces.rest import exchange, problems
 from dspex.interfaces.rest.exchange import Receive, Scope, Send
 from dspex.interfaces.rest.executions import executions_router
@@ -22,7 +20,9 @@ from dspex.interfaces.rest.system import system_router
 from dspex.interfaces.rest.transfers import transfers_router
 from dspex.interfaces.rest.versions import versions_router
 from dspex.interfaces.shared.services import Services
+from dspex.kit import json
 from dspex.kit.errors import DspexError, Internal, Invalid, Missing
+from dspex.kit.version import VERSION
 
 log = structlog.get_logger(__name__)
 # Every operation may answer with a problem; this also keeps FastAPI from documenting its own form of one.
@@ -37,7 +37,7 @@ _PROBLEM: dict[int | str, dict[str, Any]] = {
 def create_framework(services: Services) -> FastAPI:
     framework = FastAPI(
         title="DSPex",
-        version=__version__,
+        version=VERSION,
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -71,8 +71,8 @@ class WithBody:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await exchange.read_body(scope, receive, self._limit, self._within_s)
         if body and scope["method"] == "POST":
-            # Written anew, so that what the framework reads is what orjson read.
-            body = orjson.dumps(exchange.read_json(scope, body))
+            # Written anew, so that what the framework reads is what we read.
+            body = json.dumps(exchange.read_json(scope, body))
         unread: list[MutableMapping[str, Any]] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> MutableMapping[str, Any]:

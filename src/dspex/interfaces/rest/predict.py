@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from dspex.executions.predictions import Adhoc
@@ -17,6 +16,7 @@ from dspex.interfaces.rest.exchange import CancelOnDisconnect, ClientGone, Recei
 from dspex.interfaces.rest.forms import PROJECT, Prediction, ProgramPrediction
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
+from dspex.kit import json
 from dspex.kit.errors import DspexError, Invalid, Problem
 
 _program_body: TypeAdapter[Any] = TypeAdapter(ProgramPrediction)
@@ -96,7 +96,7 @@ def _idempotency_key(scope: Scope) -> str | None:
 
 def _digest(name: str | None, given: Mapping[str, Any]) -> str:
     """What makes two requests the same: where they go and what they say, whatever the spacing."""
-    return hashlib.sha256(orjson.dumps([name, given], option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(json.dumps([name, given], sort_keys=True)).hexdigest()
 
 
 def _check(body: TypeAdapter[Any], document: dict[str, Any]) -> dict[str, Any]:
@@ -158,5 +158,5 @@ async def _answer(send: Send, execution: Execution, more: list[tuple[bytes, byte
         body = problems.encode(problem)
         await exchange.answer(send, problem["status"], body, [*problems.headers_of(problem), *headers])
         return
-    body = orjson.dumps(presenters.prediction(execution))
+    body = json.dumps(presenters.prediction(execution))
     await exchange.answer(send, 200, body, [exchange.JSON, *headers])

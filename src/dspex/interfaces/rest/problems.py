@@ -4,9 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from dspex.executions.records import ExecutionError
+from dspex.kit import json
 from dspex.kit.errors import DspexError, Kind, Problem
 from dspex.signatures.problems import pointer_to
 
@@ -103,4 +102,4 @@ def headers_of(problem: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
 
 
 def encode(problem: Mapping[str, Any]) -> bytes:
-    return orjson.dumps(problem)
+    return json.dumps(problem)
