@@ -7,13 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import psutil
 import uvloop
 import yaml
 
 from benchmarks.cases import ANSWER, SLOW_CALLERS, SLOW_MS, TRIAGE, Case, Target
 from benchmarks.load import ask_once, run_load
-from benchmarks.processes import Cores, Server, choose_cores, free_port, pin
+from benchmarks.processes import (
+    KEY_VARIABLE,
+    Cores,
+    Server,
+    child_environment,
+    choose_cores,
+    free_port,
+    pinned,
+)
 
 CANDIDATES = ("dspex", "dspy", "bare")
 NAMES = {
@@ -41,6 +48,10 @@ class Bench:
     def data(self) -> Path:
         return self.directory / "data"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return child_environment(self.directory / "bytecode")
+
     def dspex_arguments(self, port: int) -> list[str]:
         return ["serve", "--config", str(self.config), "--port", str(port), "--data-dir", str(self.data)]
 
@@ -52,7 +63,7 @@ class Bench:
         else:
             arguments = ["-m", f"benchmarks.servers.{candidate}_server", str(port), str(self.lm_port)]
         log = self.directory / f"{candidate}.log"
-        return Server(arguments, port, self.cores.server, log, environment)
+        return Server(arguments, port, self.cores.server, log, self.environment | dict(environment or {}))
 
     @contextmanager
     def serving(self, candidate: str) -> Iterator[Server]:
@@ -89,15 +100,14 @@ def wait_until_right(server: Server, wanted: Target, limit_s: float = 120.0) -> 
 
 @contextmanager
 def open_bench(*, quick: bool) -> Iterator[Bench]:
-    """Starts the model and lets DSPex compile its programs, so that every later start finds them compiled."""
+    """Starts the model and writes the configuration; the first DSPex to start compiles for the others."""
     cores = choose_cores()
-    pin(psutil.Process(), cores.others)
-    with TemporaryDirectory(prefix="dspex-bench-") as name:
+    with pinned(cores.others), TemporaryDirectory(prefix="dspex-bench-") as name:
         directory, port = Path(name), free_port()
         bench = Bench(directory, port, cores, quick)
         bench.config.write_text(yaml.safe_dump(_configuration(port), sort_keys=False))
         log = directory / "lm.log"
-        with Server(["-m", "benchmarks.canned_lm", str(port)], port, cores.others, log):
+        with Server(["-m", "benchmarks.canned_lm", str(port)], port, cores.others, log, bench.environment):
             yield bench
 
 
@@ -105,7 +115,7 @@ def _configuration(lm_port: int) -> dict[str, object]:
     url = f"http://127.0.0.1:{lm_port}"
     model = {
         "model": "openai/benchmark",
-        "env": "BENCHMARK_KEY",
+        "env": KEY_VARIABLE,
         "temperature": 0.0,
         "max_tokens": 1000,
         "max_connections": SLOW_CALLERS,

@@ -5,7 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import Self
 import psutil
 
 ROOT = Path(__file__).parent.parent
+KEY_VARIABLE = "BENCHMARK_KEY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,18 @@ def pin(process: psutil.Process, cores: tuple[int, ...]) -> None:
         process.cpu_affinity(list(cores))
 
 
+@contextmanager
+def pinned(cores: tuple[int, ...]) -> Iterator[None]:
+    """This process, until the end of the block."""
+    process = psutil.Process()
+    before = tuple(process.cpu_affinity() or ()) if cores else ()
+    pin(process, cores)
+    try:
+        yield
+    finally:
+        pin(process, before)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -55,7 +69,7 @@ class Server:
         port: int,
         cores: tuple[int, ...],
         log: Path,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str],
     ) -> None:
         self.port = port
         self.log = log
@@ -63,7 +77,7 @@ class Server:
             self._popen = subprocess.Popen(
                 [sys.executable, *arguments],
                 cwd=ROOT,
-                env=_environment() | dict(environment or {}),
+                env=dict(environment),
                 stdout=output,
                 stderr=output,
             )
@@ -106,9 +120,18 @@ class Server:
             self._popen.wait()
 
 
-def _environment() -> dict[str, str]:
-    """This process's, with the benchmarks and the project importable and nothing that configures DSPex."""
+def child_environment(bytecode: Path) -> dict[str, str]:
+    """This process's, with the benchmarks and the project importable and nothing that configures DSPex.
+
+    Compiled modules are kept in `bytecode`: an installed service has them, a fresh virtual environment or one
+    with PYTHONDONTWRITEBYTECODE has not, and starts would be measured that mostly compile.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DSPEX_")}
-    kept.pop("DATABASE_URL", None)
+    for name in ("DATABASE_URL", "PYTHONDONTWRITEBYTECODE"):
+        kept.pop(name, None)
     path = [str(ROOT), str(ROOT / "src"), *filter(None, [kept.get("PYTHONPATH")])]
-    return kept | {"PYTHONPATH": os.pathsep.join(path), "BENCHMARK_KEY": "benchmark"}
+    return kept | {
+        "PYTHONPATH": os.pathsep.join(path),
+        "PYTHONPYCACHEPREFIX": str(bytecode),
+        KEY_VARIABLE: "benchmark",
+    }

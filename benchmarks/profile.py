@@ -18,7 +18,9 @@ def run_profile(bench: Bench, requests: int) -> None:
         pass  # Compiled before: the profile is of serving only.
     file, port = bench.directory / "dspex.profile", free_port()
     arguments = ["-m", "benchmarks.profiled", str(file), *bench.dspex_arguments(port)]
-    with Server(arguments, port, bench.cores.server, bench.directory / "dspex.log") as server:
+    with Server(
+        arguments, port, bench.cores.server, bench.directory / "dspex.log", bench.environment
+    ) as server:
         wait_until_right(server, target("dspex", port))
         uvloop.run(run_load(target("dspex", port), CALLERS, requests=requests))
     pstats.Stats(str(file)).sort_stats("tottime").print_stats(SHOWN)

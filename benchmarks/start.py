@@ -15,7 +15,7 @@ from benchmarks.results import Outcome, Rows, at_most
 def time_import(bench: Bench) -> float:
     """Seconds of `python -c "import dspy"`."""
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", "import dspy"])
+    process = subprocess.Popen([sys.executable, "-c", "import dspy"], env=bench.environment)
     pin(psutil.Process(process.pid), bench.cores.server)
     if process.wait() != 0:
         raise RuntimeError("import dspy failed")

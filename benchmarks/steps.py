@@ -1,6 +1,7 @@
 """Where our own time goes: each step of a prediction by itself, in this process, in microseconds of CPU."""
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ import uvloop
 from benchmarks.bench import Bench
 from benchmarks.canned_lm import respond
 from benchmarks.cases import ANSWER, TRIAGE, Case
+from benchmarks.processes import KEY_VARIABLE
 from benchmarks.results import Outcome, Rows
 
 Step = Callable[[], Any]
@@ -59,6 +61,7 @@ async def measure_case(bench: Bench, case: Case) -> dict[str, float]:
     from dspex.signatures.values import outputs_to_json
     from dspex.storage.opening import open_database
 
+    os.environ.setdefault(KEY_VARIABLE, "benchmark")
     seconds = 0.05 if bench.quick else 0.5
     settings, _ = load_settings(bench.config, data_dir=bench.data)
     inputs = case.inputs(1)
