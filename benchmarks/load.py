@@ -47,7 +47,9 @@ class _Connection(asyncio.Protocol):
             self._waiting.set_exception(ConnectionError("the server closed the connection"))
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Status and body."""
+        """Status and body. Raises ConnectionError when the server hangs up."""
+        if self.transport.is_closing():
+            raise ConnectionError("the server closed the connection")
         self._waiting = asyncio.get_running_loop().create_future()
         self.transport.write(request)
         return await self._waiting
@@ -103,7 +105,11 @@ async def run_load(
             number = next(_numbers)
             request = target.request(number)
             sent = time.perf_counter()
-            status, body = await connection.ask(request)
+            try:
+                status, body = await connection.ask(request)
+            except ConnectionError as error:
+                wrong.append(str(error))
+                return
             answered = time.perf_counter()
             total[0] += 1
             if since <= answered <= until:
