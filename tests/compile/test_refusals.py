@@ -48,7 +48,10 @@ def test_one_refusal_leaves_the_others_alone() -> None:
 def test_a_demo_with_another_kind_of_content_is_refused() -> None:
     image = '[{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]'
     marker = f"<<CUSTOM-TYPE-START-IDENTIFIER>>{image}<<CUSTOM-TYPE-END-IDENTIFIER>>"
-    fields = [{"prefix": "Question:", "description": "${question}"}, {"prefix": "Answer:", "description": "${answer}"}]
+    fields = [
+        {"prefix": "Question:", "description": "${question}"},
+        {"prefix": "Answer:", "description": "${answer}"},
+    ]
     state = {
         "traces": [],
         "train": [],

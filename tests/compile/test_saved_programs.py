@@ -43,8 +43,13 @@ async def test_a_saved_program_runs_natively(kind: str, tmp_path: Path) -> None:
     (outcome,) = compile_all([definition])
 
     module.set_lm(None)
-    inputs, replies = {"question": "Letters?", "k": 2}, [body(REASONED if kind == "chain_of_thought" else REPLY)]
-    expected = theirs.run(module, language_model("openai/gpt-4o-mini", {}), dspy.ChatAdapter(), inputs, replies)
+    inputs, replies = (
+        {"question": "Letters?", "k": 2},
+        [body(REASONED if kind == "chain_of_thought" else REPLY)],
+    )
+    expected = theirs.run(
+        module, language_model("openai/gpt-4o-mini", {}), dspy.ChatAdapter(), inputs, replies
+    )
     actual = await ours.run(load(outcome["document"], "main"), inputs, replies)
     assert actual == expected
     assert "Name as many as asked for." in str(actual.wire)

@@ -1,6 +1,5 @@
 """The composition root: the only place that knows which class stands behind which port."""
 
-import asyncio
 import os
 import platform
 import secrets
@@ -36,10 +35,9 @@ async def open_services(settings: Settings, *, serving: bool = False) -> AsyncIt
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(settings))
         clients = build_clients(settings.models, _simulator)
-        stack.push_async_callback(_close_clients, clients.values())
-        gateway = LanguageModelGateway(
-            clients, settings.models.registry, GenaiPrices(settings.models.registry), clock, facts
-        )
+        prices = GenaiPrices(settings.models.registry)
+        gateway = LanguageModelGateway(clients, settings.models.registry, prices, clock, facts)
+        stack.push_async_callback(gateway.aclose)
         catalog = Catalog(database.programs, clock, facts)
         programs = ProgramService(database.programs, SubprocessCompiler(), clock, facts)
         bounds = Bounds(
@@ -68,7 +66,3 @@ def _simulator(_: ModelSettings) -> LanguageModelClient:
     from dspex.providers.language_models.simulator.client import SimulatorClient
 
     return SimulatorClient()
-
-
-async def _close_clients(clients: object) -> None:
-    await asyncio.gather(*(client.aclose() for client in clients))  # type: ignore[attr-defined]

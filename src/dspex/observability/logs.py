@@ -39,5 +39,6 @@ def configure_logs(level: Level, form: Format) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(_LEVELS[level])
-    # Its own lines tell of sockets and processes; ours say what a user needs.
-    logging.getLogger("uvicorn").setLevel(max(_LEVELS[level], logging.WARNING))
+    # Their own lines tell of sockets and plugins; ours say what a user needs.
+    for chatty in ("uvicorn", "alembic", "asyncio"):
+        logging.getLogger(chatty).setLevel(max(_LEVELS[level], logging.WARNING))

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from dspex.configuration.models import ModelSettings, Pricing
 from dspex.gateway.records import Usage
-from dspex.providers.language_models.chat_providers import chat_provider
+from dspex.providers.language_models.chat_providers import ChatProvider, chat_provider
 
 MILLION = 1_000_000
 DECIMALS = 12
@@ -50,7 +51,7 @@ _RatesFor = Callable[[int, datetime], Rates | None]
 
 
 class GenaiPrices:
-    """Prices by alias. The list is loaded in a thread at the first call that needs it; early calls wait for it."""
+    """Prices by alias. The list is loaded in a thread when first needed; early calls wait for it."""
 
     def __init__(self, settings: Mapping[str, ModelSettings]) -> None:
         self._settings = settings
@@ -99,10 +100,15 @@ def _listed_as(settings: ModelSettings) -> tuple[str | None, str]:
     if not slash or settings.model.startswith(SIMULATOR):
         return None, name
     known = chat_provider(settings.model)
-    if known is not None and not known.keys:
+    if known is not None and not (known.keys and _at_home(known, settings)):
         return None, name
     provider = known.id if known is not None else prefix.replace("_", "-")
     return _PROVIDERS.get(provider, provider), name
+
+
+def _at_home(provider: ChatProvider, settings: ModelSettings) -> bool:
+    """Whether calls go to the provider itself; said without loading the list, as for one's own servers."""
+    return settings.api_base is None or urlsplit(settings.api_base).hostname == urlsplit(provider.base_url).hostname
 
 
 def _listed(provider_name: str, name: str, api_base: str | None) -> _RatesFor:

@@ -7,7 +7,6 @@ import aiohttp
 from aiohttp import hdrs
 from yarl import URL
 
-from dspex import __version__
 from dspex.configuration.models import ModelSettings
 from dspex.gateway.errors import LMConfigurationError, LMTimeoutError, LMTransportError, LMUnexpectedError
 from dspex.gateway.records import LanguageModelReply, LanguageModelRequest
@@ -34,7 +33,7 @@ class OpenAIChatClient:
         self._headers = {
             hdrs.CONTENT_TYPE: "application/json",
             hdrs.ACCEPT: "application/json",
-            hdrs.USER_AGENT: f"dspex/{__version__}",
+            hdrs.USER_AGENT: "dspex",
         }
         if key:
             self._headers[hdrs.AUTHORIZATION] = f"Bearer {key}"

@@ -43,7 +43,7 @@ def decode(status: int, headers: Mapping[str, str], body: bytes, model: str) -> 
 
 
 def _encode_slowly(request: LanguageModelRequest) -> bytes:
-    text = json.dumps(_payload(request, _itself, _built), separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(_payload(request, float, _built), separators=(",", ":"), ensure_ascii=False)
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -56,8 +56,8 @@ def _encode_slowly(request: LanguageModelRequest) -> bytes:
 
 
 def _number(value: float) -> Any:
-    """Python's spelling: orjson writes 1e-05 as 1e-5."""
-    return orjson.Fragment(repr(value).encode()) if type(value) is float else value
+    """A float in Python's spelling: orjson writes 1e-05 as 1e-5."""
+    return orjson.Fragment(repr(float(value)).encode())
 
 
 def _fragment(build: Callable[[Any], Any], source: Any) -> Any:

@@ -112,12 +112,14 @@ def _envelope(text: str) -> tuple[Mapping[str, Any], str]:
 
 
 def _by_code(status: int, code: str, type_: str, message: object) -> type[LMError] | None:
-    if code == "context_length_exceeded":
+    # Where the message is no text, lm15 gives up on most codes and the status decides.
+    textual = isinstance(message, str)
+    if code == "context_length_exceeded" and textual:
         return ContextWindowExceededError
     if code in _MODEL_CODES:
         return LMUnsupportedModelError
     if status == 404:
-        if message and not isinstance(message, str):
+        if message and not textual:
             return None
         words = " ".join(one for one in (message, code, type_) if isinstance(one, str) and one).lower()
         if "model" in words and any(phrase in words for phrase in _MODEL_PHRASES):
@@ -128,6 +130,8 @@ def _by_code(status: int, code: str, type_: str, message: object) -> type[LMErro
         "exceeded_current_quota_error",
     ):
         return LMBillingError
+    if not textual:
+        return None
     if code == "invalid_api_key" or type_ == "authentication_error":
         return LMAuthError
     if code == "rate_limit_exceeded" or type_ == "rate_limit_error":

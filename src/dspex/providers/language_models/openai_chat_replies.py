@@ -35,9 +35,10 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes, model: str)
         except (orjson.JSONDecodeError, _Inexact):
             # Python's json takes more (NaN, lone surrogates, UTF-16) and keeps large integers.
             data = json.loads(body)
+        reply = _read(data, status, headers, model, exact=True)
         if not _is_strict(data):
             raise _Unexpected("it holds NaN or an infinite number")
-        return _read(data, status, headers, model, exact=True)
+        return reply
     except _Unexpected as problem:
         raise LMUnexpectedError(
             f"The answer is no chat completion: {problem}. Check api_base in models.registry. "

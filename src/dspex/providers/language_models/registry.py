@@ -101,7 +101,7 @@ def _key(provider: ChatProvider, settings: ModelSettings) -> str | None:
         if key is not None:
             return key
     raise LMConfigurationError(
-        f"Model {settings.model!r} needs an API key: set {' or '.join(provider.keys)} (or the same with _FILE, "
-        "a file that holds it), or name another variable with `env` in models.registry.",
+        f"Model {settings.model!r} needs an API key: set {' or '.join(provider.keys)} (or with _FILE "
+        "added, a file that holds it), or name another variable with `env` in models.registry.",
         code="lm_key_missing",
     )

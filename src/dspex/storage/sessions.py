@@ -1,0 +1,56 @@
+"""Short transactions, with reading and writing told apart by type."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NewType
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from dspex.storage.dialects import Dialect
+from dspex.storage.failures import as_unavailable
+
+ReadSession = NewType("ReadSession", AsyncConnection)
+# Who may write may read; never the other way round.
+WriteSession = NewType("WriteSession", ReadSession)
+
+
+class Sessions:
+    """One pool of connections. Never keep a session open across a call to a language model."""
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        self._engine = dialect.engine()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[ReadSession]:
+        """One consistent view. Raises Unavailable (code database_unavailable)."""
+        async with self._transaction(writes=False) as connection:
+            yield ReadSession(connection)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[WriteSession]:
+        """Committed at the end, rolled back on any exception. Raises as `reading` does."""
+        async with self._transaction(writes=True) as connection:
+            yield WriteSession(ReadSession(connection))
+
+    @asynccontextmanager
+    async def _transaction(self, *, writes: bool) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._engine.connect() as connection:
+                await connection.execution_options(writes=writes)
+                async with connection.begin():
+                    yield connection
+        except Exception as error:
+            public = as_unavailable(error)
+            if public is None:
+                raise
+            raise public from error
+
+    async def ping(self) -> None:
+        """Raises Unavailable while the database does not answer."""
+        async with self.reading() as session:
+            await session.execute(sa.text("SELECT 1"))
+
+    async def close(self) -> None:
+        await self._engine.dispose()

@@ -1,0 +1,234 @@
+"""Questions about executions."""
+
+import builtins
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from dspex.executions.records import (
+    SORTS,
+    CostLine,
+    Execution,
+    ExecutionFilter,
+    ExecutionStatistics,
+)
+from dspex.kit.errors import Invalid, Problem
+from dspex.kit.paging import Page, decode_cursor, encode_cursor
+from dspex.storage.encoding import time_text
+from dspex.storage.sessions import ReadSession, Sessions
+from dspex.storage.stores.execution_rows import execution_of
+from dspex.storage.stores.paging import foreign_cursor, page, past
+from dspex.storage.tables import NOT_COMPLETED, executions
+
+PERCENTILES = (0.5, 0.95, 0.99)
+MOST_VERSIONS = 2**31 - 1
+# What is unknown sorts as if it were less than nothing.
+_UNKNOWN = -1.0
+
+
+class StoredExecutionReader:
+    """`executions.ports.ExecutionReader` over the tables."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def get(self, project: str, execution_id: str) -> Execution | None:
+        query = sa.select(executions).where(executions.c.project == project, executions.c.id == execution_id)
+        async with self._sessions.reading() as session:
+            row = (await session.execute(query)).mappings().one_or_none()
+        return None if row is None else execution_of(row)
+
+    async def list(
+        self, project: str, where: ExecutionFilter, *, sort: str, limit: int, cursor: str | None
+    ) -> Page[Execution]:
+        if sort not in SORTS:
+            message = f"sort must be one of {', '.join(SORTS)}"
+            raise Invalid(
+                f"{sort!r} is no sort order; {message}.",
+                code="bad_sort",
+                problems=[Problem("/sort", "bad_sort", message)],
+            )
+        descending = sort.startswith("-")
+        key = _sort_key(sort.lstrip("-"))
+        order = [key, executions.c.id]
+        query = sa.select(executions).where(*_conditions(project, where)).limit(limit + 1)
+        query = query.order_by(*(column.desc() if descending else column.asc() for column in order))
+        if cursor is not None:
+            query = query.where(past(order, _position(cursor, sort), descending=descending))
+        if _impossible(where.version):
+            return Page(())
+        async with self._sessions.reading() as session:
+            rows = (await session.execute(query)).mappings().all()
+        return page([execution_of(row) for row in rows], limit, lambda last: _cursor(last, sort))
+
+    async def statistics(
+        self,
+        project: str,
+        program: str,
+        *,
+        version: int | None,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> ExecutionStatistics:
+        """`success_rate` is completed of completed and failed; durations are of all that have one."""
+        where = sa.and_(
+            *_conditions(project, ExecutionFilter(program=program, version=version, since=since, until=until))
+        )
+        if _impossible(version):
+            where = sa.false()
+        async with self._sessions.reading() as session:
+            totals = (await session.execute(_totals(where))).one()
+            percentiles: builtins.list[float | None] = await self._sessions.dialect.percentiles(
+                session, executions.c.duration_ms, where, PERCENTILES
+            )
+        finished = totals.completed + totals.failed
+        return ExecutionStatistics(
+            executions=totals.executions,
+            completed=totals.completed,
+            failed=totals.failed,
+            success_rate=totals.completed / finished if finished else None,
+            duration_avg_ms=totals.duration_avg_ms,
+            duration_p50_ms=percentiles[0],
+            duration_p95_ms=percentiles[1],
+            duration_p99_ms=percentiles[2],
+            input_tokens=int(totals.input_tokens),
+            output_tokens=int(totals.output_tokens),
+            total_tokens=int(totals.total_tokens),
+            cost_usd=float(totals.cost_usd),
+            unpriced=totals.unpriced,
+            saved_usd=float(totals.saved_usd),
+            cache_hits=totals.cache_hits,
+            last_executed_at=totals.last_executed_at,
+        )
+
+    async def costs(
+        self, project: str, *, program: str | None, since: datetime | None, until: datetime | None
+    ) -> Sequence[CostLine]:
+        async with self._sessions.reading() as session:
+            return await self._costs(session, project, program, since, until)
+
+    async def _costs(
+        self,
+        session: ReadSession,
+        project: str,
+        program: str | None,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> Sequence[CostLine]:
+        day = self._sessions.dialect.day(executions.c.created_at).label("day")
+        conditions = _conditions(project, ExecutionFilter(program=program, since=since, until=until))
+        grouped = sa.select(
+            day,
+            executions.c.program,
+            executions.c.model,
+            sa.func.count().label("executions"),
+            _sum(executions.c.input_tokens).label("input_tokens"),
+            _sum(executions.c.output_tokens).label("output_tokens"),
+            _sum(executions.c.cost_usd).label("cost_usd"),
+            _sum(executions.c.saved_usd).label("saved_usd"),
+            _count(executions.c.cost_usd.is_(None)).label("unpriced"),
+        ).where(*conditions)
+        query = grouped.group_by(sa.literal_column("1"), executions.c.program, executions.c.model).order_by(
+            sa.literal_column("1").desc(),
+            executions.c.program,
+            executions.c.model.is_not(None),
+            executions.c.model,
+        )
+        return [
+            CostLine(
+                day=row.day,
+                program=row.program,
+                model=row.model,
+                executions=row.executions,
+                input_tokens=int(row.input_tokens),
+                output_tokens=int(row.output_tokens),
+                cost_usd=float(row.cost_usd),
+                saved_usd=float(row.saved_usd),
+                unpriced=row.unpriced,
+            )
+            for row in await session.execute(query)
+        ]
+
+
+def _conditions(project: str, where: ExecutionFilter) -> "list[sa.ColumnElement[bool]]":
+    table = executions.c
+    conditions = [table.project == project]
+    for column, value in (
+        (table.program, where.program),
+        (table.version, where.version),
+        (table.status, where.status),
+        (table.session_id, where.session_id),
+        (table.request_id, where.request_id),
+    ):
+        if value is not None and not (column is table.version and _impossible(where.version)):
+            conditions.append(column == value)
+    if where.status not in (None, "completed"):
+        # Said once more in the words of the partial index, which SQLite would not use otherwise.
+        conditions.append(NOT_COMPLETED)
+    if where.since is not None:
+        conditions.append(table.created_at >= where.since)
+    if where.until is not None:
+        conditions.append(table.created_at < where.until)
+    return conditions
+
+
+def _impossible(version: int | None) -> bool:
+    """Whether no column could hold this number; the driver would refuse to compare it."""
+    return version is not None and not 0 <= version <= MOST_VERSIONS
+
+
+def _sort_key(name: str) -> "sa.ColumnElement[Any]":
+    if name == "created_at":
+        return executions.c.created_at
+    return sa.func.coalesce(executions.c[name], sa.literal_column(str(_UNKNOWN), sa.Double))
+
+
+def _cursor(last: Execution, sort: str) -> str:
+    name = sort.lstrip("-")
+    if name == "created_at":
+        return encode_cursor(sort, time_text(last.created_at), last.id)
+    value = last.duration_ms if name == "duration_ms" else last.cost_usd
+    return encode_cursor(sort, _UNKNOWN if value is None else value, last.id)
+
+
+def _position(cursor: str, sort: str) -> tuple[datetime | float, str]:
+    match decode_cursor(cursor, 3):
+        case [str() as made_for, str() as at, str() as execution_id] if made_for == sort:
+            try:
+                moment = datetime.fromisoformat(at)
+            except ValueError:
+                raise foreign_cursor() from None
+            if sort.endswith("created_at") and moment.tzinfo is not None:
+                return moment, execution_id
+        case [str() as made_for, int() | float() as value, str() as execution_id] if made_for == sort:
+            if not sort.endswith("created_at") and abs(value) < 1e300:
+                return float(value), execution_id
+    raise foreign_cursor()
+
+
+def _sum(column: "sa.Column[Any]") -> "sa.ColumnElement[Any]":
+    return sa.func.coalesce(sa.func.sum(column), 0)
+
+
+def _count(condition: "sa.ColumnElement[bool]") -> "sa.ColumnElement[int]":
+    return sa.func.count(sa.case((condition, 1)))
+
+
+def _totals(where: "sa.ColumnElement[bool]") -> "sa.Select[Any]":
+    table = executions.c
+    return sa.select(
+        sa.func.count().label("executions"),
+        _count(table.status == "completed").label("completed"),
+        _count(table.status == "failed").label("failed"),
+        sa.func.avg(table.duration_ms).label("duration_avg_ms"),
+        _sum(table.input_tokens).label("input_tokens"),
+        _sum(table.output_tokens).label("output_tokens"),
+        _sum(table.total_tokens).label("total_tokens"),
+        _sum(table.cost_usd).label("cost_usd"),
+        _count(table.cost_usd.is_(None)).label("unpriced"),
+        _sum(table.saved_usd).label("saved_usd"),
+        _count(table.cache == "hit").label("cache_hits"),
+        sa.func.max(table.created_at).label("last_executed_at"),
+    ).where(where)

@@ -1,0 +1,118 @@
+"""From a file to an answer over HTTP: declared, compiled once, answered by a real endpoint, on record."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest_simulator import RunningSimulator
+from tests.plugins.service import config, running_service
+
+PROGRAMS = """\
+- {name: qa, signature: "question, k: int = 3 -> answer: list[str], sure: probability"}
+- {name: triage, module: chain_of_thought, adapter: json, signature: {instructions: "Sort it.", inputs: [{name: text, type: str}], outputs: [{name: team, type: "Literal['a', 'b']"}]}}"""
+
+
+def test_a_declared_program_answers_and_its_execution_is_recorded(
+    tmp_path: Path, simulator: RunningSimulator
+) -> None:
+    with (
+        running_service(tmp_path, config(simulator.base_url, PROGRAMS)) as service,
+        service.client() as client,
+    ):
+        answer = service.predict("qa", {"question": "Which?"}, session_id="s1", metadata={"team": "x"}).json()
+        assert answer["status"] == "completed"
+        assert answer["version"] == 1
+        assert all(isinstance(one, str) for one in answer["outputs"]["answer"])
+        assert 0 <= answer["outputs"]["sure"] <= 1
+        assert answer["model"] == "main"
+        assert answer["simulated"] is True
+        assert answer["usage"]["total_tokens"] > 0
+        assert 0 <= answer["overhead_ms"] <= answer["duration_ms"]
+        assert list(service.predict("triage", {"text": "help"}).json()["outputs"]) == ["reasoning", "team"]
+
+        record = client.get(f"/v1/executions/{answer['id']}").json()
+        assert record["inputs"] == {"question": "Which?"}
+        assert record["outputs"] == answer["outputs"]
+        assert record["session_id"] == "s1"
+        assert record["metadata"] == {"team": "x"}
+        (call,) = record["trace"]
+        sent = simulator.control("calls")["requests"][0]["messages"]
+        assert call["messages"] == sent
+        assert "[[ ## k ## ]]\n3" in call["messages"][-1]["content"]
+
+
+def test_a_second_start_compiles_nothing(tmp_path: Path, simulator: RunningSimulator) -> None:
+    declared = config(simulator.base_url, PROGRAMS)
+    with running_service(tmp_path, declared) as service:
+        first = service.predict("qa", {"question": "Which?"}).json()
+        assert service.stop() == 0
+    # Without a compiler on the machine: what is compiled already must do.
+    (tmp_path / "block").mkdir()
+    (tmp_path / "block" / "dspy.py").write_text("raise ImportError('dspy is not installed here')")
+    environment = {"PYTHONPATH": str(tmp_path / "block")}
+    with running_service(tmp_path, declared, environment=environment) as service:
+        assert "initializing" not in service.log
+        assert service.predict("qa", {"question": "Which?"}).json()["outputs"] == first["outputs"]
+
+
+def test_the_file_owns_what_it_declares(tmp_path: Path, simulator: RunningSimulator) -> None:
+    with running_service(tmp_path, config(simulator.base_url, PROGRAMS)) as service:
+        assert service.predict("triage", {"text": "help"}).status_code == 200
+        service.stop()
+    changed = """- {name: qa, signature: "question -> answer"}"""
+    with (
+        running_service(tmp_path, config(simulator.base_url, changed)) as service,
+        service.client() as client,
+    ):
+        answer = service.predict("qa", {"question": "Which?"}).json()
+        assert answer["version"] == 2
+        gone = service.predict("triage", {"text": "help"})
+        assert (gone.status_code, gone.json()["code"]) == (409, "not_executable")
+        assert "archived" in gone.json()["detail"]
+        assert client.get("/v1/programs/qa").json()["status"] == "deployed"
+
+
+def test_without_configuration_answers_are_simulated_and_it_says_so(tmp_path: Path) -> None:
+    with running_service(tmp_path, "") as service, service.client() as client:
+        body = {"signature": "question -> answer", "inputs": {"question": "Which?"}}
+        answer = client.post("/v1/predict", json=body).json()
+        assert answer["simulated"] is True
+        assert answer["program"] == "adhoc"
+        assert answer["cost_usd"] is None
+        assert "answers_are_simulated" in service.log
+        assert "openai/gpt-4o-mini" in service.log
+        text = client.post("/v1/predict", json={"input": "Say something."}).json()
+        assert list(text["outputs"]) == ["output"]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104
+def test_it_does_not_listen_to_others_without_keys(
+    tmp_path: Path, simulator: RunningSimulator, host: str
+) -> None:
+    with running_service(tmp_path, config(simulator.base_url), "--host", host, ready=False) as service:
+        assert service.process.wait(timeout=30) == 1
+        assert "asks for no keys yet" in service.log
+    with running_service(tmp_path, "", "--host", host, ready=False) as service:
+        assert service.process.wait(timeout=30) == 1
+        assert "made-up answers" in service.log
+
+
+def test_several_workers_share_one_port_and_one_database(tmp_path: Path, simulator: RunningSimulator) -> None:
+    with running_service(tmp_path, config(simulator.base_url), "--workers", "2") as service:
+        ids = {service.predict("qa", {"question": f"Number {n}?"}).json()["id"] for n in range(20)}
+        with service.client() as client:
+            listed = client.get("/v1/executions", params={"limit": 100}).json()["data"]
+        assert {one["id"] for one in listed} == ids
+        assert len({one["node"] for one in listed}) == 2
+        assert service.stop() == 0
+
+
+def test_a_bad_file_is_refused_with_every_mistake(tmp_path: Path) -> None:
+    bad = json.dumps(
+        {"models": {"default": "x", "registry": {"main": {"model": 3}}}, "programs": [{"name": "a b"}]}
+    )
+    with running_service(tmp_path, bad, ready=False) as service:
+        assert service.process.wait(timeout=30) == 1
+        for pointer in ("/models/registry/main/model", "/programs/0/name", "/programs/0/signature"):
+            assert pointer in service.log

@@ -1,0 +1,89 @@
+"""How a node ends: told to, killed, or left by its caller."""
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest_simulator import RunningSimulator
+from tests.plugins.service import Service, config, running_service
+
+
+def wait_for(condition: object, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def test_sigterm_finishes_what_is_in_flight(tmp_path: Path, simulator: RunningSimulator) -> None:
+    with running_service(tmp_path, config(simulator.base_url)) as service, ThreadPoolExecutor() as pool:
+        simulator.control("faults", {"latency": "1500ms"})
+        waiting = pool.submit(service.predict, "qa", {"question": "Which?"})
+        wait_for(lambda: simulator.calls() == 1)
+        assert service.stop() == 0
+        assert waiting.result().json()["status"] == "completed"
+    simulator.control("faults", {"latency": "0ms"})
+
+
+def test_a_caller_that_leaves_ends_the_call_to_the_model(tmp_path: Path, simulator: RunningSimulator) -> None:
+    with running_service(tmp_path, config(simulator.base_url)) as service, service.client() as client:
+        simulator.control("script", {"rules": [{"fault": {"kind": "hang"}}]})
+        with pytest.raises(httpx.ReadTimeout), service.client() as leaving:
+            leaving.post("/v1/programs/qa/predict", json={"inputs": {"question": "Which?"}}, timeout=0.5)
+
+        def cancelled() -> bool:
+            listed = client.get("/v1/executions", params={"status": "cancelled"}).json()["data"]
+            return len(listed) == 1
+
+        wait_for(cancelled)
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_kill_9_loses_nothing_that_was_answered(
+    tmp_path: Path, simulator: RunningSimulator, backend: str, request: pytest.FixtureRequest
+) -> None:
+    environment = {}
+    if backend == "postgresql":
+        environment["DATABASE_URL"] = request.getfixturevalue("postgres_url")
+    answered: list[str] = []
+    declared = config(simulator.base_url)
+    with running_service(tmp_path, declared, environment=environment) as service:
+        _load_until_killed(service, answered)
+    assert len(answered) > 50
+    with running_service(tmp_path, declared, environment=environment) as service, service.client() as client:
+        for execution_id in answered:
+            record = client.get(f"/v1/executions/{execution_id}")
+            assert record.status_code == 200, execution_id
+            assert record.json()["status"] == "completed"
+        for status in ("running", "pending"):
+            assert client.get("/v1/executions", params={"status": status}).json()["data"] == []
+
+
+def _load_until_killed(service: Service, answered: list[str]) -> None:
+    enough = threading.Event()
+
+    def ask(caller: int) -> None:
+        with service.client() as client:
+            for number in range(10_000):
+                try:
+                    body = {"inputs": {"question": f"{caller}/{number}?"}}
+                    answer = client.post("/v1/programs/qa/predict", json=body)
+                except httpx.TransportError:
+                    return
+                assert answer.status_code == 200
+                answered.append(answer.json()["id"])
+                if len(answered) > 200:
+                    enough.set()
+
+    with ThreadPoolExecutor(8) as pool:
+        asking = [pool.submit(ask, caller) for caller in range(8)]
+        assert enough.wait(60)
+        os.killpg(service.process.pid, signal.SIGKILL)
+        for one in asking:
+            one.result(timeout=30)

@@ -1,0 +1,119 @@
+"""A real `dspex serve` in a process of its own."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+START_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """`log` is what the process wrote to standard error."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log_path: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def client(self, **options: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=30, **options)
+
+    def predict(self, program: str, inputs: Mapping[str, Any], **more: Any) -> httpx.Response:
+        with self.client() as client:
+            return client.post(f"/v1/programs/{program}/predict", json={"inputs": inputs, **more})
+
+    def kill(self) -> None:
+        """kill -9, the whole process group."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=10)
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit status."""
+        self.process.terminate()
+        return self.process.wait(timeout=40)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running_service(
+    directory: Path,
+    config: str,
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    python: tuple[str, ...] = (),
+    ready: bool = True,
+) -> Iterator[Service]:
+    """Serves `config` from `directory` on a free port. With `ready` False it does not wait for an answer."""
+    (directory / "dspex.yaml").write_text(config, encoding="utf-8")
+    port = free_port()
+    log_path = directory / f"serve-{port}.log"
+    command = [sys.executable, *python, "-m", "dspex", "serve", "--port", str(port), *arguments]
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("DSPEX_", "DATABASE_URL"))
+    }
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            stderr=log,
+            stdout=log,
+            env=clean | dict(environment or {}),
+            start_new_session=True,
+        )
+    service = Service(f"http://127.0.0.1:{port}", process, log_path)
+    try:
+        if ready:
+            wait_until_ready(service)
+        yield service
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+
+
+def wait_until_ready(service: Service) -> None:
+    deadline = time.monotonic() + START_S
+    with service.client() as client:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(httpx.TransportError):
+                if client.get("/ready").status_code == 200:
+                    return
+            if service.process.poll() is not None:
+                raise AssertionError(f"the service ended with {service.process.returncode}:\n{service.log}")
+            time.sleep(0.05)
+    raise AssertionError(f"the service was not ready after {START_S:g} s:\n{service.log}")
+
+
+def config(
+    base_url: str, programs: str = "- {name: qa, signature: 'question -> answer'}", extra: str = ""
+) -> str:
+    """A dspex.yaml whose model is the OpenAI-compatible server at `base_url`."""
+    listed = "\n  ".join(programs.splitlines())
+    return f"""\
+models:
+  default: main
+  registry:
+    main: {{model: openai/gpt-4o-mini, api_base: "{base_url}", temperature: 0.0, max_tokens: 1000}}
+programs:
+  {listed}
+{extra}
+"""
