@@ -26,7 +26,7 @@ CANDIDATES = ("dspex", "dspy", "bare")
 NAMES = {
     "dspex": "DSPex",
     "dspy": "FastAPI + dspy.Predict",
-    "dspy, tuned": "same, engines made once",
+    "dspy, tuned": "FastAPI + dspy.Predict, tuned",
     "bare": "bare ASGI + one HTTP call",
 }
 

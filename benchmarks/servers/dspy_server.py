@@ -50,8 +50,9 @@ class Triage(dspy.Signature):  # type: ignore[misc]
 
 
 def tuned_model(url: str) -> dspy.LM:
-    """Engines of our own making: with connections for all callers (the default of 100 would make most of them
-    wait), and DSPy does not work out again for each call which engine to take.
+    """Given engine objects, with connections for all callers: the default of 100 would make most of them wait.
+
+    DSPy then neither chooses an engine for each call nor estimates what it cost.
     """
     config = RouterConfig(
         api_keys={"openai-chat": "benchmark"}, base_urls={"openai-chat": url}, max_connections=SLOW_CALLERS
