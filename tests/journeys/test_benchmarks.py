@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+
 from benchmarks.bench import open_bench, target
 from benchmarks.cases import SLOW_MS, TRIAGE
 from benchmarks.load import run_load
