@@ -4,8 +4,8 @@ import sys
 
 import structlog
 
-from dspex import __version__
 from dspex.configuration.settings import Settings
+from dspex.kit.version import VERSION
 
 log = structlog.get_logger(__name__)
 REAL_MODEL = "models: {default: main, registry: {main: {model: openai/gpt-4o-mini, env: OPENAI_API_KEY}}}"
@@ -27,7 +27,7 @@ def announce(settings: Settings) -> None:
 def _lines(settings: Settings, url: str) -> list[str]:
     names = ", ".join(one.name for one in settings.programs)
     lines = [
-        f"DSPex {__version__} answers at {url}",
+        f"DSPex {VERSION} answers at {url}",
         f"  programs  {names or 'none declared; POST /v1/predict runs any signature'}",
         f"  records   {settings.database_without_secrets}",
     ]

@@ -39,7 +39,7 @@ class MemoryNodes:
 
 
 class MemoryExecutions:
-    """An `executions.ports.ExecutionStore` and a `Recorder`. Nothing awaits inside, so each method is atomic."""
+    """An `executions.ports.ExecutionStore` and a `Recorder`. Nothing awaits inside, so all is atomic."""
 
     def __init__(self, nodes: MemoryNodes) -> None:
         self._nodes = nodes
