@@ -112,7 +112,10 @@ async def run(url: str) -> None:
             if through:
                 writer._writer = ThroughAiosqlite(dialect)
             for callers in (1, 16):
-                print(f"{dialect_name(url)} {durability:8}{through:18}{await measure(writer, callers)}", flush=True)
+                print(
+                    f"{dialect_name(url)} {durability:8}{through:18}{await measure(writer, callers)}",
+                    flush=True,
+                )
             await writer.close()
     one, started = record(), time.process_time()
     for _ in range(RECORDS):
