@@ -1,7 +1,7 @@
 """What recording an execution costs: python -m benchmarks.record_writer [database url ...]
 
-Prints, for 1 and 16 callers, records/s, the latency that a caller sees and CPU time of this process. For SQLite
-the same records also go through aiosqlite, statement by statement, to show what the writer's own thread saves.
+Prints, for 1 and 16 callers, records/s, the latency that a caller sees and CPU time of this process. For
+SQLite the same records also go through aiosqlite, to show what the writer's own thread saves.
 """
 
 import asyncio
