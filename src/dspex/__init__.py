@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dspex.kit.version import VERSION
+
 if TYPE_CHECKING:
     from dspex.application.embedded import Embedded
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["open", "run"]
 
 

@@ -99,9 +99,7 @@ types: st.SearchStrategy[FieldType] = st.recursive(
     lambda inner: st.one_of(
         inner.map(ListOf),
         inner.map(DictOf),
-        inner.filter(lambda one: not isinstance(one, UnionOf) and one != ANY).map(
-            lambda one: UnionOf((one, NONE))
-        ),
+        inner.map(lambda one: one if one in (ANY, NONE) else union_of((one, NONE))),
         st.sampled_from([UnionOf((INT, STR)), UnionOf((STR, FLOAT, NONE)), UnionOf((BOOL, INT))]),
     ),
     max_leaves=3,

@@ -5,12 +5,10 @@ against DSPy itself.
 """
 
 import copy
-import datetime
 import math
 from collections.abc import Mapping
 from typing import Any
 
-import dspy
 from hypothesis import HealthCheck, event, given, note, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel

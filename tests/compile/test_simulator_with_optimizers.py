@@ -6,10 +6,10 @@ from typing import Any
 
 import dspy
 import pytest
-from tests.conftest_simulator import running_simulator
 
 from dspex.providers.language_models.simulator.tasks import Split, task_rows
 from dspex.providers.language_models.simulator.teaching import TASKS
+from tests.conftest_simulator import running_simulator
 
 TASK = TASKS["dates"]
 Examples = list[Any]

@@ -1,7 +1,7 @@
 """A whole node over memory stores, and ways to call it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -110,14 +110,20 @@ class TestNode:
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
         task = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0)
+        await until(lambda: server.started)
         try:
             yield server.servers[0].sockets[0].getsockname()[1]
         finally:
             server.should_exit = True
             server.force_exit = True
             await task
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Waits for something that happens in another task and announces itself nowhere; fails after 10 s."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 async def mock_program(client: httpx.AsyncClient, name: str = "qa", **changes: Any) -> dict[str, Any]:

@@ -52,7 +52,7 @@ async def test_one_call_can_do_all_of_it(client: httpx.AsyncClient) -> None:
     assert list(document["version"]["output_schema"]["properties"]) == ["reasoning", "answer"]
 
 
-async def test_a_refused_program_says_why(client: httpx.AsyncClient) -> None:
+async def test_a_refused_program_says_why() -> None:
     async with TestNode(compiler=Refusing()).client() as client:
         made = await client.post(
             "/v1/programs", json={"name": "qa", "signature": "question -> answer", "deploy": True}

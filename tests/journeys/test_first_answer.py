@@ -10,7 +10,13 @@ from tests.plugins.service import config, running_service
 
 PROGRAMS = """\
 - {name: qa, signature: "question, k: int = 3 -> answer: list[str], sure: probability"}
-- {name: triage, module: chain_of_thought, adapter: json, signature: {instructions: "Sort it.", inputs: [{name: text, type: str}], outputs: [{name: team, type: "Literal['a', 'b']"}]}}"""
+- name: triage
+  module: chain_of_thought
+  adapter: json
+  signature:
+    instructions: Sort it.
+    inputs: [{name: text, type: str}]
+    outputs: [{name: team, type: "Literal['a', 'b']"}]"""
 
 
 def test_a_declared_program_answers_and_its_execution_is_recorded(

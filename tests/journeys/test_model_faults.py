@@ -1,6 +1,5 @@
 """What a caller sees when the model's server misbehaves. Never a 500, always on record."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,15 +11,15 @@ from tests.plugins.service import Service, config, free_port, running_service
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory, simulator_process: RunningSimulator) -> Any:
     directory = tmp_path_factory.mktemp("service")
-    declared = (
-        config(simulator_process.base_url).replace(
-            "max_tokens: 1000}",
-            "max_tokens: 1000, timeout_s: 2}\n    "
-            f'dead: {{model: openai/gpt-4o-mini, api_base: "http://127.0.0.1:{free_port()}/v1"}}\n    '
-            "keyless: {model: openai/gpt-4o-mini, env: NO_SUCH_KEY}",
-        )
-        + "  - {name: dead, model: dead, signature: 'question -> answer'}\n  - {name: keyless, model: keyless, signature: 'question -> answer'}\n"
-    )
+    dead, keyless = f"http://127.0.0.1:{free_port()}/v1", "NO_SUCH_KEY"
+    programs = """\
+- {name: qa, signature: "question -> answer"}
+- {name: dead, model: dead, signature: "question -> answer"}
+- {name: keyless, model: keyless, signature: "question -> answer"}"""
+    models = f"""max_tokens: 1000, timeout_s: 2}}
+    dead: {{model: openai/gpt-4o-mini, api_base: "{dead}"}}
+    keyless: {{model: openai/gpt-4o-mini, env: {keyless}}}"""
+    declared = config(simulator_process.base_url, programs).replace("max_tokens: 1000}", models)
     with running_service(directory, declared) as running:
         yield running
 

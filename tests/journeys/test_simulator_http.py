@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from tests.conftest_simulator import RunningSimulator, simulator, simulator_process
 from tests.recorded_prompts import RECORDED
 

@@ -38,7 +38,8 @@ def test_dspy_and_dspex_send_the_same_and_get_the_same(tmp_path: Path, simulator
     )
     theirs = simulator.control("calls")["requests"]
 
-    program = '- {name: qa, module: chain_of_thought, signature: "question, context: list[str] -> answer: list[str], sure: bool"}'
+    signature = "question, context: list[str] -> answer: list[str], sure: bool"
+    program = f'- {{name: qa, module: chain_of_thought, signature: "{signature}"}}'
     with running_service(tmp_path, config(simulator.base_url, program)) as service:
         simulator.control("reset", {})
         simulator.control("script", unusable)

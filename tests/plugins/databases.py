@@ -27,7 +27,7 @@ _missing: set[str] = set()
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _missing and not hasattr(config, "workerinput"):
-        print(f"SKIPPED: {', '.join(sorted(_missing))}; set DSPEX_TEST_POSTGRES_URL to run them.")  # noqa: T201
+        print(f"SKIPPED: {', '.join(sorted(_missing))}; set DSPEX_TEST_POSTGRES_URL to run them.")
 
 
 def outside_loop(work: Callable[[], T]) -> T:

@@ -1,5 +1,6 @@
 """What the command line can do, handed to it as functions: it never sees how a node is put together."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -44,9 +45,7 @@ class _Application:
             script=load_script(script) if script else Script(),
             teach=teach,
         )
-        run_simulator(
-            host, port, options, ready=lambda url: print(f"The simulator answers at {url}", flush=True)
-        )  # noqa: T201
+        run_simulator(host, port, options, ready=_announce)
 
     def migrate(self, settings: Settings, revision: str) -> tuple[str | None, str | None]:
         from dspex.storage.migrations import current, downgrade, upgrade
@@ -65,6 +64,11 @@ class _Application:
         from dspex.application.examining import examine
 
         return examine(file)
+
+
+def _announce(url: str) -> None:
+    sys.stdout.write(f"The simulator answers at {url}\n")
+    sys.stdout.flush()
 
 
 def application() -> Application:

@@ -2,8 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ class Node:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
             return
-        assert self._application is not None, "the lifespan has not started"
+        if self._application is None:
+            raise RuntimeError("the lifespan has not started")
         await self._application(scope, receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -64,6 +66,16 @@ class Node:
             await declare(services.programs, self._settings, PROJECT, self._directory)
         self._application = create_application(services)
         announce(self._settings)
+
+
+class _Server(uvicorn.Server):
+    """Being told to stop is no failure: the process ends with 0, not by the signal it has obeyed."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()
 
 
 def check_exposure(settings: Settings) -> None:
@@ -104,7 +116,10 @@ def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
     }
     directory = _directory(path)
     if settings.server.workers == 1:
-        uvicorn.run(Node(settings, directory, prepare=True), **options)
+        server = _Server(uvicorn.Config(Node(settings, directory, prepare=True), **options))
+        server.run()
+        if not server.started:
+            sys.exit(1)
         return
     asyncio.run(_prepare(settings, directory))
     os.environ[_HANDED_DOWN] = orjson.dumps(

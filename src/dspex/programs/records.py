@@ -68,7 +68,8 @@ class Version:
 class ProgramSettings:
     """What may change without a new version.
 
-    `timeout_s` bounds one request (None: the node's limit); `on_violation: fail` turns a broken output constraint into a failure.
+    `timeout_s` bounds one request (None: the node's limit); `on_violation: fail` turns a broken output
+    constraint into a failure.
     """
 
     timeout_s: float | None = None

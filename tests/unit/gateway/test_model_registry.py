@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contracts.scripted_server import ScriptedServer, scripted_server
 
 from dspex.configuration.models import ModelRegistry, ModelSettings
 from dspex.gateway.errors import LMConfigurationError
@@ -13,6 +12,7 @@ from dspex.gateway.ports import LanguageModelClient
 from dspex.gateway.records import Dialect, LanguageModelReply, LanguageModelRequest, Message, Options, Usage
 from dspex.providers.language_models.registry import build_clients
 from dspex.providers.secrets import secret
+from tests.contracts.scripted_server import ScriptedServer, scripted_server
 
 DONE = {"model": "m", "choices": [{"message": {"content": "ok"}}]}
 

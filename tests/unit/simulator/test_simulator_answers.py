@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, TypeAdapter
-from tests.recorded_prompts import RECORDED, call_of
 
 from dspex.gateway.records import Dialect, LanguageModelRequest, Message, Options
 from dspex.providers.language_models.simulator.client import SimulatorClient
@@ -17,6 +16,7 @@ from dspex.providers.language_models.simulator.draws import Draws, digest
 from dspex.providers.language_models.simulator.embeddings import embed
 from dspex.providers.language_models.simulator.engine import SimulatedCall, Simulator, SimulatorOptions
 from dspex.providers.language_models.simulator.values import draw_value
+from tests.recorded_prompts import RECORDED, call_of
 
 
 class Item(BaseModel):

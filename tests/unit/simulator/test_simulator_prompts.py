@@ -1,10 +1,10 @@
 """Prompts recorded from DSPy 3.4.1 are read back to what they were written from."""
 
 import pytest
-from tests.recorded_prompts import RECORDED
 
 from dspex.gateway.records import Message
 from dspex.providers.language_models.simulator.prompts import Prompt, read_prompt
+from tests.recorded_prompts import RECORDED
 
 FORMATS = ("chat", "json")
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import get_args
 
 import pytest
-from tests.recorded_prompts import call_of
 
 from dspex.gateway.records import Message
 from dspex.providers.language_models.simulator.draws import Draws, digest
@@ -14,6 +13,7 @@ from dspex.providers.language_models.simulator.prompts import Demo, Layout, Prom
 from dspex.providers.language_models.simulator.proposing import propose_fields, propose_text
 from dspex.providers.language_models.simulator.tasks import Split, Task, TaskRow, task_rows
 from dspex.providers.language_models.simulator.teaching import TASKS, taught_fields
+from tests.recorded_prompts import call_of
 
 TEXT = {"type": "string"}
 EACH_TASK = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)

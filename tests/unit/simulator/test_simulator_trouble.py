@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.recorded_prompts import call_of
 
 from dspex.gateway.errors import (
     LMError,
@@ -23,6 +22,7 @@ from dspex.providers.language_models.simulator.client import SimulatorClient
 from dspex.providers.language_models.simulator.engine import SimulatedCall, Simulator, SimulatorOptions
 from dspex.providers.language_models.simulator.faults import Fault, FaultRule, find_fault, parse_latency
 from dspex.providers.language_models.simulator.scripts import Rule, Script, load_script
+from tests.recorded_prompts import call_of
 
 PLAIN = SimulatedCall((Message("user", "I want a refund"),))
 

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
-
 from dspex.interfaces.rest import problems
 from dspex.kit import json
 from dspex.kit.errors import DspexError, Invalid, TimedOut
@@ -127,19 +126,18 @@ class CancelOnDisconnect:
         self._watch: asyncio.Task[None] | None = None
 
     def __enter__(self) -> "CancelOnDisconnect":
-        task = asyncio.current_task()
-        assert task is not None
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(WATCH_AFTER_S, self._start, task)
+        self._timer = loop.call_later(WATCH_AFTER_S, self._start, asyncio.current_task())
         return self
 
-    def _start(self, task: asyncio.Task[Any]) -> None:
+    def _start(self, task: asyncio.Task[Any] | None) -> None:
         self._watch = asyncio.create_task(self._wait(task))
 
-    async def _wait(self, task: asyncio.Task[Any]) -> None:
+    async def _wait(self, task: asyncio.Task[Any] | None) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        task.cancel()
+        if task is not None:
+            task.cancel()
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()

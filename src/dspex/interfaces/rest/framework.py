@@ -10,7 +10,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from dspex import __version__
 from dspex.interfaces.rest import exchange, problems
 from dspex.interfaces.rest.exchange import Receive, Scope, Send
 from dspex.interfaces.rest.executions import executions_router
@@ -23,6 +22,7 @@ from dspex.interfaces.rest.versions import versions_router
 from dspex.interfaces.shared.services import Services
 from dspex.kit import json
 from dspex.kit.errors import DspexError, Internal, Invalid, Missing
+from dspex.kit.version import VERSION
 
 log = structlog.get_logger(__name__)
 # Every operation may answer with a problem; this also keeps FastAPI from documenting its own form of one.
@@ -37,7 +37,7 @@ _PROBLEM: dict[int | str, dict[str, Any]] = {
 def create_framework(services: Services) -> FastAPI:
     framework = FastAPI(
         title="DSPex",
-        version=__version__,
+        version=VERSION,
         openapi_url=None,
         docs_url=None,
         redoc_url=None,

@@ -4,7 +4,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
@@ -15,6 +14,7 @@ from dspex.interfaces.rest.forms import PROJECT, Prediction, ProgramPrediction
 from dspex.interfaces.shared import documents as shown
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
+from dspex.kit import json
 from dspex.kit.paging import MAX_LIMIT
 from dspex.programs.records import Program, Version
 
@@ -40,7 +40,7 @@ class OpenApi:
         state = tuple((one.name, one.deployed_version_id) for one in programs)
         if self._built is None or self._built[0] != state:
             versions = [await self._services.programs.current(one) for one in programs]
-            self._built = (state, orjson.dumps(self._build(programs, versions)))
+            self._built = (state, json.dumps(self._build(programs, versions)))
         return self._built[1]
 
     async def _programs(self) -> list[Program]:

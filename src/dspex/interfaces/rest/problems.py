@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-
 from dspex.executions.records import ExecutionError
 from dspex.kit import json
 from dspex.kit.errors import DspexError, Kind, Problem

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from starlette.responses import RedirectResponse, Response
 
-from dspex import __version__
 from dspex.interfaces.rest import problems
 from dspex.interfaces.rest.documents import Document
 from dspex.interfaces.rest.forms import PROJECT, Label, Period
@@ -16,6 +15,7 @@ from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.redaction import redacted
 from dspex.interfaces.shared.services import Check, Services
 from dspex.kit.errors import DspexError, Unavailable
+from dspex.kit.version import VERSION
 
 CHECK_WITHIN_S = 2.0
 LINKS = {
@@ -41,7 +41,7 @@ def system_router(services: Services, openapi: OpenApi) -> APIRouter:
     async def service() -> Document:
         """What runs here, and where things are."""
         simulated = services.settings.simulated
-        return Document({"name": "DSPex", "version": __version__, "simulated": simulated, "links": LINKS})
+        return Document({"name": "DSPex", "version": VERSION, "simulated": simulated, "links": LINKS})
 
     @router.get("/health", response_model=shown.Health)
     async def health() -> Document:

@@ -1,0 +1,3 @@
+"""The release, where every room can read it."""
+
+VERSION = "0.1.0"
