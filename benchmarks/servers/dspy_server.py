@@ -50,7 +50,7 @@ class Triage(dspy.Signature):  # type: ignore[misc]
 
 
 def tuned_model(url: str) -> dspy.LM:
-    """Given engine objects, with a connection for every caller: of the default of 100 most would have to wait.
+    """Given engine objects, with a connection for every caller: of the default of 100 most had to wait.
 
     DSPy then looks up neither engine nor capabilities of the model for each call, the latter in a thread.
     """
