@@ -1,4 +1,4 @@
-"""What every store of signatures promises. Another backend is one more parameter of the `store` fixture."""
+"""What every store of signatures promises."""
 
 import asyncio
 from dataclasses import replace
@@ -8,11 +8,11 @@ import pytest
 
 from dspex.kit.errors import Conflict, Invalid, Missing
 from dspex.kit.paging import encode_cursor
-from dspex.providers.memory.signatures import MemorySignatures
 from dspex.signatures.document import parse_signature
 from dspex.signatures.lifecycle import RegisteredSignature, digest
 from dspex.signatures.ports import SignatureStore
 from dspex.signatures.records import Signature
+from tests.contracts.conftest import Stores
 
 ORDERED = {
     "name": "order",
@@ -39,9 +39,9 @@ ORDERED = {
 }
 
 
-@pytest.fixture(params=["memory"])
-async def store(request: pytest.FixtureRequest) -> SignatureStore:
-    return MemorySignatures()
+@pytest.fixture
+def store(stores: Stores) -> SignatureStore:
+    return stores.signatures
 
 
 def draft(text: str = "question -> answer", name: str = "qa", project: str = "p") -> RegisteredSignature:

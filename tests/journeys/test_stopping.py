@@ -50,7 +50,7 @@ def test_kill_9_loses_nothing_that_was_answered(
 ) -> None:
     environment = {}
     if backend == "postgresql":
-        environment["DATABASE_URL"] = request.getfixturevalue("postgres_url")
+        environment["DATABASE_URL"] = request.getfixturevalue("postgresql_url")
     answered: list[str] = []
     declared = config(simulator.base_url)
     with running_service(tmp_path, declared, environment=environment) as service:

@@ -22,7 +22,6 @@ from dspex.kit.facts import Facts
 from dspex.programs.service import ProgramService
 from dspex.providers.compiler import SubprocessCompiler
 from dspex.providers.language_models.registry import build_clients
-from dspex.providers.memory.signatures import MemorySignatures
 from dspex.providers.prices import GenaiPrices
 from dspex.signatures.service import SignatureService
 from dspex.storage.opening import open_database
@@ -53,7 +52,7 @@ async def open_services(settings: Settings, *, serving: bool = False) -> AsyncIt
             settings.limits.timeout_s,
             settings.limits.in_flight,
         )
-        signatures = SignatureService(MemorySignatures(), clock)
+        signatures = SignatureService(database.signatures, clock)
         executions = ExecutionService(gateway, database.recorder, clock, facts, bounds, node)
         if serving:
             maintenance = Maintenance(database.executions, database.nodes, settings.retention, clock, node)

@@ -15,11 +15,13 @@ from dspex.storage.sessions import Sessions
 from dspex.storage.stores.executions import StoredExecutions
 from dspex.storage.stores.nodes import StoredNodes
 from dspex.storage.stores.programs import StoredPrograms
+from dspex.storage.stores.signatures import StoredSignatures
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
     sessions: Sessions
+    signatures: StoredSignatures
     programs: StoredPrograms
     executions: StoredExecutions
     nodes: StoredNodes
@@ -46,6 +48,7 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
         try:
             yield Database(
                 sessions=sessions,
+                signatures=StoredSignatures(sessions),
                 programs=StoredPrograms(sessions),
                 executions=StoredExecutions(sessions),
                 nodes=StoredNodes(sessions),

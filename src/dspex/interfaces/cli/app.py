@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from dspex.interfaces.cli import init, operating, run, serve, simulator
+from dspex.interfaces.cli import executions, init, operating, programs, run, serve, signatures, simulator
 from dspex.interfaces.cli.ports import Application
 from dspex.kit.errors import DspexError
 
@@ -21,7 +21,7 @@ def build(application: Application) -> Callable[[], Any]:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for group in (serve, run, simulator, operating):
+    for group in (serve, run, programs, signatures, executions, simulator, operating):
         group.add_to(app, application)
     init.add_to(app)
 
@@ -31,7 +31,8 @@ def build(application: Application) -> Callable[[], Any]:
         except DspexError as error:
             print(f"dspex: {error.message}", file=sys.stderr)  # noqa: T201
             for problem in error.problems:
-                print(f"  {problem.pointer}: {problem.message}", file=sys.stderr)  # noqa: T201
+                if problem.message not in error.message:
+                    print(f"  {problem.pointer}: {problem.message}", file=sys.stderr)  # noqa: T201
             sys.exit(1)
 
     return call

@@ -1,22 +1,23 @@
 """`dspex run`: one prediction, without a server."""
 
-import asyncio
 import json
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 import typer
 
 from dspex.executions.predictions import Adhoc
 from dspex.executions.service import PredictionRequest
+from dspex.interfaces.cli.output import ConfigOption, JsonOption, print_json
 from dspex.interfaces.cli.ports import Application
+from dspex.interfaces.cli.session import PROJECT, with_services
 from dspex.interfaces.shared.presenters import prediction
+from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import Invalid
 from dspex.kit.ids import new_id
 from dspex.signatures.document import parse_signature
 from dspex.signatures.types import STR
 
-PROJECT = "default"
+MODULES = ("predict", "chain_of_thought")
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
@@ -24,21 +25,31 @@ def add_to(app: typer.Typer, application: Application) -> None:
     def run(
         signature: Annotated[str, typer.Argument(help='A signature, "question, k: int -> answer".')],
         inputs: Annotated[list[str] | None, typer.Argument(help="Inputs as name=value.")] = None,
-        module: Annotated[str, typer.Option(help="predict or chain_of_thought.")] = "predict",
+        module: Annotated[str, typer.Option(help=" or ".join(MODULES))] = "predict",
         model: Annotated[str | None, typer.Option(help="An alias of the model registry.")] = None,
-        config: Annotated[Path | None, typer.Option("--config", "-c", help="The configuration file.")] = None,
-        as_json: Annotated[bool, typer.Option("--json", help="Print the whole answer as JSON.")] = False,
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
     ) -> None:
         """Run a signature once and print its outputs."""
-        settings, _ = application.load_settings(config, {})
+        if module not in MODULES:
+            raise Invalid(f"--module is {' or '.join(MODULES)}, not {module!r}.", code="bad_argument")
         given = _inputs(signature, inputs or [])
+        wanted = Adhoc(signature, cast(Literal["predict", "chain_of_thought"], module), model)
 
-        async def once() -> dict[str, Any]:
-            async with application.open_services(settings) as services:
-                request = PredictionRequest(PROJECT, new_id(), given, len(json.dumps(given)))
-                return prediction(await services.predictions.adhoc(Adhoc(signature, module, model), request))  # type: ignore[arg-type]
+        async def use(services: Services) -> dict[str, Any]:
+            request = PredictionRequest(PROJECT, new_id(), given, size=len(json.dumps(given)))
+            return prediction(await services.predictions.adhoc(wanted, request))
 
-        typer.echo(json.dumps(asyncio.run(once()), indent=2, ensure_ascii=False))
+        answer = with_services(application, config, use)
+        if as_json:
+            print_json(answer)
+        elif "error" not in answer:
+            print_json(answer["outputs"])
+            if answer.get("simulated"):
+                typer.secho("(simulated: no model is configured in dspex.yaml)", err=True, dim=True)
+        if "error" in answer:
+            typer.echo(f"dspex: {answer['error']['message']}", err=True)
+            raise typer.Exit(1)
 
 
 def _inputs(signature: str, pairs: list[str]) -> dict[str, Any]:

@@ -1,0 +1,49 @@
+"""How commands print: tables for people, `--json` for programs."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dspex.kit import json as exact
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="The configuration file.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the whole document as JSON.")]
+
+
+def print_json(document: Any) -> None:
+    typer.echo(json.dumps(exact.loads(exact.dumps(document)), indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
+    """Columns as wide as their widest cell; `empty` is said instead of a table without rows."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    if not cells:
+        typer.echo(empty)
+        return
+    widths = [max(len(row[index]) for row in [list(columns), *cells]) for index in range(len(columns))]
+    for row in [[column.upper() for column in columns], *cells]:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_fields(document: Mapping[str, Any], names: Sequence[str]) -> None:
+    """One line a member, aligned; members that are absent or null are left out."""
+    width = max(len(name) for name in names)
+    for name in names:
+        if document.get(name) is not None:
+            typer.echo(f"{name.ljust(width)}  {_cell(document[name])}")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict | list | tuple):
+        return exact.dumps(value).decode()
+    return str(value)

@@ -1,0 +1,218 @@
+"""`dspex programs`: look at programs and move their versions."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dspex.interfaces.cli.output import ConfigOption, JsonOption, print_fields, print_json, print_table
+from dspex.interfaces.cli.ports import Application
+from dspex.interfaces.cli.session import PROJECT, with_services
+from dspex.interfaces.shared import presenters
+from dspex.interfaces.shared.services import Services
+from dspex.kit import json
+from dspex.kit.errors import Invalid
+from dspex.programs.records import EXECUTABLE, Program, Version
+from dspex.programs.transfer import imported_state
+
+NameArgument = Annotated[str, typer.Argument(help="The program's name.")]
+VersionOption = Annotated[int | None, typer.Option("--version", "-v", help="A version's number.")]
+
+
+def add_to(app: typer.Typer, application: Application) -> None:
+    group = typer.Typer(help="Look at programs; deploy, roll back, compare, export and import versions.")
+    app.add_typer(group, name="programs", no_args_is_help=True)
+
+    @group.command("list")
+    def list_programs(
+        config: ConfigOption = None, archived: bool = False, as_json: JsonOption = False
+    ) -> None:
+        """Programs with their status and deployed version."""
+
+        async def use(services: Services) -> list[Any]:
+            page = await services.programs.list(PROJECT, include_archived=archived, limit=200, cursor=None)
+            return [await _shown(services, one) for one in page.data]
+
+        found = with_services(application, config, use)
+        if as_json:
+            print_json(found)
+            return
+        rows = [
+            (one["name"], one["status"], one["deployed_version"], one["version"]["model"], one["source"])
+            for one in found
+        ]
+        empty = "No programs. Declare one in dspex.yaml and start `dspex serve`."
+        print_table(("name", "status", "version", "model", "source"), rows, empty)
+
+    @group.command()
+    def show(name: NameArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+        """One program and its versions."""
+
+        async def use(services: Services) -> tuple[Any, list[Any]]:
+            program = await services.programs.get(PROJECT, name)
+            page = await services.programs.versions(program, limit=50, cursor=None)
+            return await _shown(services, program), [presenters.program_version(one) for one in page.data]
+
+        program, versions = with_services(application, config, use)
+        if as_json:
+            print_json({**program, "versions": versions})
+            return
+        print_fields(program, ("name", "description", "status", "source", "deployed_version", "on_violation"))
+        print_fields(
+            program["version"], ("module", "adapter", "model", "executor", "executor_reason", "error")
+        )
+        typer.echo("")
+        columns = ("version", "status", "digest", "created_at")
+        print_table(columns, [[str(one[key])[:19] for key in columns] for one in versions], "No versions.")
+
+    @group.command()
+    def initialize(name: NameArgument, version: VersionOption = None, config: ConfigOption = None) -> None:
+        """Compile a version so that it can run."""
+
+        async def use(services: Services) -> Version:
+            _, chosen = await _chosen(services, name, version)
+            (after,) = await services.programs.initialize([chosen])
+            return after
+
+        after = with_services(application, config, use)
+        _check_executable(name, after)
+        typer.echo(f"{name} version {after.number} is {after.status} ({after.executor})")
+
+    @group.command()
+    def deploy(name: NameArgument, version: VersionOption = None, config: ConfigOption = None) -> None:
+        """Let a version answer: the newest, or the one given."""
+
+        async def use(services: Services) -> Version:
+            program, chosen = await _chosen(services, name, version)
+            await services.programs.deploy(program, chosen)
+            return chosen
+
+        typer.echo(f"{name} answers with version {with_services(application, config, use).number}")
+
+    @group.command()
+    def rollback(name: NameArgument, config: ConfigOption = None) -> None:
+        """Let the version answer that did before the present one."""
+
+        async def use(services: Services) -> Version:
+            _, back = await services.programs.rollback(await services.programs.get(PROJECT, name))
+            return back
+
+        typer.echo(f"{name} answers with version {with_services(application, config, use).number}")
+
+    @group.command()
+    def archive(name: NameArgument, config: ConfigOption = None) -> None:
+        """Take a program out of service. Its versions and executions stay."""
+
+        async def use(services: Services) -> None:
+            await services.programs.archive(await services.programs.get(PROJECT, name))
+
+        with_services(application, config, use)
+        typer.echo(f"{name} is archived")
+
+    @group.command()
+    def diff(name: NameArgument, before: int, after: int, config: ConfigOption = None) -> None:
+        """What differs between two versions, as JSON."""
+
+        async def use(services: Services) -> Any:
+            program = await services.programs.get(PROJECT, name)
+            old = await services.programs.version_numbered(program, before)
+            new = await services.programs.version_numbered(program, after)
+            return presenters.difference(name, before, after, await services.programs.compare(old, new))
+
+        print_json(with_services(application, config, use))
+
+    @group.command("export")
+    def export(
+        name: NameArgument,
+        output: Annotated[
+            Path | None, typer.Option("--output", "-o", help="A file; else standard output.")
+        ] = None,
+        version: VersionOption = None,
+        config: ConfigOption = None,
+    ) -> None:
+        """Write a version in DSPy's own format, for `module.load("file.json")`."""
+
+        async def use(services: Services) -> dict[str, Any]:
+            program = await services.programs.get(PROJECT, name)
+            chosen = (
+                await services.programs.current(program)
+                if version is None
+                else await services.programs.version_numbered(program, version)
+            )
+            return await services.programs.saved_state(chosen)
+
+        saved = with_services(application, config, use)
+        if output is None:
+            print_json(saved)
+        else:
+            output.write_bytes(json.dumps(saved) + b"\n")
+            typer.echo(f"wrote {output}")
+
+    @group.command("import")
+    def import_(
+        name: NameArgument,
+        file: Annotated[
+            Path, typer.Argument(help="What `module.save` of DSPy wrote.", exists=True, dir_okay=False)
+        ],
+        deploy: Annotated[bool, typer.Option("--deploy", help="Let it answer at once.")] = False,
+        config: ConfigOption = None,
+    ) -> None:
+        """Make a version of a program that DSPy saved."""
+        state, notes = imported_state(_read(file))
+
+        async def use(services: Services) -> Version:
+            program = await services.programs.get(PROJECT, name)
+            base = await services.programs.current(program)
+            version = await services.programs.add_version(program, replace(base.definition, state=state))
+            if version.status not in EXECUTABLE:
+                (version,) = await services.programs.initialize([version])
+                _check_executable(name, version)
+            if deploy:
+                await services.programs.deploy(program, version)
+            return version
+
+        version = with_services(application, config, use)
+        for note in notes:
+            typer.echo(f"note: {note}")
+        typer.echo(f"{name} has version {version.number}" + (", which answers now" if deploy else ""))
+
+    @group.command()
+    def stats(name: NameArgument, version: VersionOption = None, config: ConfigOption = None) -> None:
+        """Executions, success, durations, tokens and cost, as JSON."""
+
+        async def use(services: Services) -> Any:
+            await services.programs.get(PROJECT, name)
+            found = await services.executions.statistics(
+                PROJECT, name, version=version, since=None, until=None
+            )
+            return presenters.statistics(name, version, found)
+
+        print_json(with_services(application, config, use))
+
+
+def _check_executable(name: str, version: Version) -> None:
+    if version.status not in EXECUTABLE:
+        raise Invalid(f"Version {version.number} of {name!r} can't run: {version.error}", code="not_native")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        saved = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise Invalid(f"{file} is not JSON: {error}", code="not_json") from None
+    if not isinstance(saved, dict):
+        raise Invalid(f"{file} is not what DSPy's `module.save` writes: no JSON object.", code="bad_state")
+    return saved
+
+
+async def _shown(services: Services, program: Program) -> Any:
+    statuses = await services.programs.statuses(PROJECT, [program])
+    return presenters.program(program, statuses[program.id], await services.programs.current(program))
+
+
+async def _chosen(services: Services, name: str, number: int | None) -> tuple[Program, Version]:
+    program = await services.programs.get(PROJECT, name)
+    if number is None:
+        return program, await services.programs.newest(program)
+    return program, await services.programs.version_numbered(program, number)
