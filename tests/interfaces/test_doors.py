@@ -121,6 +121,16 @@ async def test_each_request_is_one_line_without_what_was_in_it(monkeypatch: pyte
     assert all(one["duration_ms"] >= 0 and one["timestamp"].endswith("Z") for one in lines)
 
 
+async def test_a_log_that_nobody_takes_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dspex.interfaces.rest.app.request_log", lambda level, form: JsonLines(Full()))
+    async with TestNode(settings()).client() as client:
+        assert (await client.get("/health")).status_code == 200
+
+
 async def test_a_node_says_what_it_is_and_how_it_is() -> None:
     async with TestNode(settings()).client() as client:
         service = (await client.get("/")).json()
