@@ -1,6 +1,7 @@
 """Databases for tests: a SQLite file each, and one PostgreSQL database a run, empty for each test.
 
-Without a PostgreSQL server its tests are skipped, and the last line of the run says so; with CI=true they fail.
+Without a PostgreSQL server its tests are skipped, and the last line of the run says so; with CI=true they
+fail.
 """
 
 import asyncio

@@ -39,7 +39,7 @@ _POSTGRESQL: Final = {
 
 def unavailable(reason: str) -> Unavailable:
     return Unavailable(
-        f"The database is unavailable: {reason}. Nothing was stored; try again in a moment.",
+        f"The database is unavailable: {reason}. Then try again.",
         code="database_unavailable",
         retry_after=1,
     )

@@ -3,13 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from dspex.configuration.settings import Settings
 from dspex.storage.dialects import dialect_for
-from dspex.storage.dialects.sqlite import SqliteDialect
 from dspex.storage.execution_writer import ExecutionWriter
-from dspex.storage.failures import unavailable
 from dspex.storage.migrations import ensure_current
 from dspex.storage.sessions import Sessions
 from dspex.storage.stores.executions import StoredExecutions
@@ -39,8 +36,7 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
     Raises Unavailable, Invalid for an address that can't be used, Conflict for a newer database.
     """
     dialect = dialect_for(settings.database, settings.storage.durability)
-    if isinstance(dialect, SqliteDialect):
-        _make_directory(Path(dialect.path).parent)
+    await dialect.prepare()
     sessions = Sessions(dialect)
     try:
         await ensure_current(sessions)
@@ -58,10 +54,3 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
             await recorder.close()
     finally:
         await sessions.close()
-
-
-def _make_directory(directory: Path) -> None:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unavailable(f"its directory {directory} can't be made ({error.strerror})") from None

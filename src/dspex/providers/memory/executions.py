@@ -1,5 +1,6 @@
 """Executions, claims and nodes kept in memory, for tests and throw-away servers."""
 
+import builtins
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -39,7 +40,7 @@ class MemoryNodes:
 
 
 class MemoryExecutions:
-    """An `executions.ports.ExecutionStore` and a `Recorder`. Nothing awaits inside, so each method is atomic."""
+    """An `executions.ports.ExecutionStore` and a `Recorder`. Nothing awaits inside, so all is atomic."""
 
     def __init__(self, nodes: MemoryNodes) -> None:
         self._nodes = nodes
@@ -107,7 +108,7 @@ class MemoryExecutions:
     async def costs(
         self, project: str, *, program: str | None, since: datetime | None, until: datetime | None
     ) -> Sequence[CostLine]:
-        groups: defaultdict[tuple[str, str, str | None], list[Execution]] = defaultdict(list)
+        groups: defaultdict[tuple[str, str, str | None], builtins.list[Execution]] = defaultdict(list)
         for one in self._where(project, ExecutionFilter(program=program, since=since, until=until)):
             groups[one.created_at.astimezone(UTC).date().isoformat(), one.program, one.model].append(one)
         order = sorted(groups, key=lambda key: (key[1], key[2] is not None, key[2] or ""))
@@ -171,7 +172,7 @@ class MemoryExecutions:
         if held is not None and held.execution_id == execution_id:
             del self._claims[project, key]
 
-    def _where(self, project: str, where: ExecutionFilter) -> "list[Execution]":
+    def _where(self, project: str, where: ExecutionFilter) -> builtins.list[Execution]:
         wanted = {
             name: value
             for name in ("program", "version", "status", "session_id", "request_id")
@@ -212,7 +213,7 @@ def _position(cursor: str, sort: str) -> tuple[Any, str]:
     )
 
 
-def _percentile(ordered: "list[float]", fraction: float) -> float | None:
+def _percentile(ordered: list[float], fraction: float) -> float | None:
     """Interpolated as SQL's percentile_cont."""
     if not ordered:
         return None
@@ -221,5 +222,5 @@ def _percentile(ordered: "list[float]", fraction: float) -> float | None:
     return low + (high - low) * (rank % 1)
 
 
-def _tokens(found: "list[Execution]", name: str) -> int:
+def _tokens(found: builtins.list[Execution], name: str) -> int:
     return sum(one.usage.get(name, 0) for one in found)

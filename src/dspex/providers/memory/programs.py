@@ -69,7 +69,7 @@ class MemoryPrograms:
         return Page(page, encode_cursor(page[-1].number) if len(found) > limit else None)
 
     async def version_statuses(self, project: str, program_ids: Sequence[str]) -> dict[str, set[str]]:
-        found = {
+        found: dict[str, set[str]] = {
             program_id: {version.status for version in self._of(project, program_id)}
             for program_id in program_ids
         }
@@ -138,7 +138,7 @@ class MemoryPrograms:
     async def add_compiled(self, compiled: CompiledDocument) -> None:
         self._compiled.setdefault((compiled.project, compiled.digest), compiled)
 
-    def _of(self, project: str, program_id: str) -> "list[Version]":
+    def _of(self, project: str, program_id: str) -> builtins.list[Version]:
         return [
             one for one in self._versions.values() if (one.project, one.program_id) == (project, program_id)
         ]

@@ -31,6 +31,10 @@ class Dialect(ABC):
     """One database, at one address, written to with one durability."""
 
     @abstractmethod
+    async def prepare(self) -> None:
+        """Makes room for the database where it is a file. Raises Unavailable when it can't be opened."""
+
+    @abstractmethod
     def engine(self) -> AsyncEngine:
         """A new engine with its own pool. With the option `writes` a connection locks before it reads."""
 

@@ -41,6 +41,9 @@ class PostgresqlDialect(Dialect):
         # normal leaves the server's own setting alone, which waits for its disk by default.
         self._synchronous_commit = {"relaxed": "off", "full": "on"}.get(durability)
 
+    async def prepare(self) -> None:
+        """Nothing to do: databases are made by the server's owner, and the first connection says the rest."""
+
     def engine(self) -> AsyncEngine:
         return create_async_engine(
             sa.URL.create("postgresql+asyncpg"),

@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from dspex.kit.errors import Invalid
 from dspex.storage.dialects.base import BatchWriter, Dialect, Durability, Row, upsert_statement
 from dspex.storage.encoding import json_text, json_value, time_text
-from dspex.storage.failures import as_unavailable
+from dspex.storage.failures import as_unavailable, unavailable
 
 BUSY_TIMEOUT_S = 5.0
 POOL_SIZE = 4
@@ -30,6 +30,21 @@ class SqliteDialect(Dialect):
     def __init__(self, path: str, durability: Durability) -> None:
         self.path = path
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
+
+    async def prepare(self) -> None:
+        await asyncio.to_thread(self._prepare)
+
+    def _prepare(self) -> None:
+        directory = Path(self.path).parent
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unavailable(f"its directory {directory} can't be made ({error.strerror})") from None
+        try:
+            # Here rather than by the pool: a connection that aiosqlite fails to open leaves a thread behind.
+            self.connect().close()
+        except sqlite3.Error as error:
+            raise as_unavailable(error) or error from None
 
     def engine(self) -> AsyncEngine:
         engine = create_async_engine(

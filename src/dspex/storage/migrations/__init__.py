@@ -51,7 +51,9 @@ async def ensure_current(sessions: Sessions) -> None:
 
 
 async def _with_sessions(database_url: str, use: Callable[[Sessions], Awaitable[T]]) -> T:
-    sessions = Sessions(dialect_for(database_url))
+    dialect = dialect_for(database_url)
+    await dialect.prepare()
+    sessions = Sessions(dialect)
     try:
         return await use(sessions)
     finally:

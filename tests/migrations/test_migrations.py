@@ -1,0 +1,161 @@
+"""The schema, up and down, with data in it."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from dspex.configuration.settings import Settings
+from dspex.kit.errors import Conflict
+from dspex.programs.records import CompiledDocument, Deployment
+from dspex.storage import migrations
+from dspex.storage.dialects import dialect_for
+from dspex.storage.migrations import HEAD, REVISIONS, config, current, downgrade, is_current, upgrade
+from dspex.storage.opening import open_database
+from dspex.storage.sessions import Sessions
+from dspex.storage.tables import metadata
+from tests.making import NOON, execution, program, version
+
+
+def on(url: str, use: Callable[[sa.Connection], Any]) -> Any:
+    async def run() -> Any:
+        sessions = Sessions(dialect_for(url))
+        try:
+            async with sessions.writing() as session:
+                return await session.run_sync(use)
+        finally:
+            await sessions.close()
+
+    return asyncio.run(run())
+
+
+async def fill(url: str) -> None:
+    async with open_database(Settings(database_url=url)) as database:
+        one = program()
+        await database.programs.add(one)
+        stored = await database.programs.add_version(version(one, status="ready"))
+        await database.programs.deploy(
+            one, stored, Deployment("d", "default", one.id, stored.id, "deploy", NOON)
+        )
+        await database.programs.add_compiled(CompiledDocument("c", "default", {"a": 1}, {}, NOON))
+        await database.recorder.record(execution(id="e"))
+        await database.nodes.beat("n", NOON)
+
+
+def test_up_down_and_up_with_data(empty_database_url: str) -> None:
+    assert current(empty_database_url) is None
+    for revision in REVISIONS:
+        upgrade(empty_database_url, revision)
+        assert current(empty_database_url) == revision
+    assert is_current(empty_database_url)
+    asyncio.run(fill(empty_database_url))
+    for revision in (*reversed(REVISIONS[:-1]), "base"):
+        downgrade(empty_database_url, revision)
+    assert current(empty_database_url) is None
+    assert on(empty_database_url, lambda connection: sa.inspect(connection).get_table_names()) == [
+        "alembic_version"
+    ]
+    upgrade(empty_database_url)
+    asyncio.run(fill(empty_database_url))
+
+
+def test_the_migrations_make_the_tables_that_the_code_expects(empty_database_url: str) -> None:
+    upgrade(empty_database_url)
+
+    def types_differ(context: MigrationContext, *compared: Any) -> bool:
+        _, _, found, expected = compared
+        return bool(found.compile(context.dialect) != expected.compile(context.dialect))
+
+    def differences(connection: sa.Connection) -> list[Any]:
+        context = MigrationContext.configure(connection, opts={"compare_type": types_differ})
+        return compare_metadata(context, metadata)
+
+    assert on(empty_database_url, differences) == []
+
+
+def test_the_list_of_revisions_is_complete(empty_database_url: str) -> None:
+    def walk(connection: sa.Connection) -> list[str]:
+        return [
+            script.revision for script in ScriptDirectory.from_config(config(connection)).walk_revisions()
+        ]
+
+    assert on(empty_database_url, walk) == list(reversed(REVISIONS))
+
+
+def test_a_newer_database_is_refused(database_url: str) -> None:
+    def set_revision(revision: str) -> None:
+        statement = sa.text("UPDATE alembic_version SET version_num = :revision")
+        on(database_url, lambda connection: connection.execute(statement, {"revision": revision}))
+
+    set_revision("9999")
+    try:
+        for move in (upgrade, lambda url: downgrade(url, "base"), lambda url: asyncio.run(fill(url))):
+            with pytest.raises(Conflict, match="9999") as refused:
+                move(database_url)
+            assert refused.value.code == "database_newer"
+    finally:
+        set_revision(HEAD)
+
+
+def test_an_unknown_revision_is_refused(database_url: str) -> None:
+    with pytest.raises(Conflict) as refused:
+        downgrade(database_url, "no_such")
+    assert refused.value.code == "bad_revision"
+    assert is_current(database_url)
+
+
+def test_many_processes_may_start_at_once(empty_database_url: str) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "import asyncio, sys; from dspex.configuration.settings import Settings\n"
+        "from dspex.storage.opening import open_database\n"
+        "async def main():\n"
+        "    async with open_database(Settings(database_url=sys.argv[1])) as database:\n"
+        "        await database.ping()\n"
+        "asyncio.run(main())",
+        empty_database_url,
+    ]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    for process in processes:
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    assert is_current(empty_database_url)
+
+
+def test_a_failed_migration_leaves_nothing_behind(
+    empty_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("half way")
+
+    monkeypatch.setattr(migrations, "_check_known", lambda stored: stored)
+    monkeypatch.setattr("alembic.operations.Operations.create_index", fail)
+    with pytest.raises(RuntimeError, match="half way"):
+        upgrade(empty_database_url)
+    monkeypatch.undo()
+    assert on(empty_database_url, lambda connection: sa.inspect(connection).get_table_names()) == []
+    upgrade(empty_database_url)
+
+
+def test_a_start_with_nothing_to_do_loads_no_alembic(sqlite_url: str) -> None:
+    script = (
+        "import asyncio, sys; from dspex.configuration.settings import Settings\n"
+        "from dspex.storage.opening import open_database\n"
+        "async def main():\n"
+        "    async with open_database(Settings(database_url=sys.argv[1])) as database:\n"
+        "        await database.ping()\n"
+        "asyncio.run(main())\n"
+        "print([name for name in ('alembic', 'asyncpg', 'mako') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, sqlite_url], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
