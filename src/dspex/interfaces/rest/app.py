@@ -9,11 +9,11 @@ import structlog
 from dspex.configuration.settings import Server
 from dspex.interfaces.rest import exchange
 from dspex.interfaces.rest.exchange import ClientGone, Receive, Scope, Send
-from dspex.interfaces.rest.framework import DEFECT, WithBody, create_framework
+from dspex.interfaces.rest.framework import Framework
 from dspex.interfaces.rest.guard import Guard
 from dspex.interfaces.rest.predict import Predict
 from dspex.interfaces.shared.services import Services
-from dspex.kit.errors import DspexError, Invalid
+from dspex.kit.errors import DspexError, Internal, Invalid
 from dspex.kit.ids import new_id
 from dspex.observability.request_log import RequestLog, request_log
 
@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 _PREDICT = re.compile(r"/v1/(?:programs/([^/]+)/)?predict")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,200}")
 CLIENT_GONE = 499
+DEFECT = Internal("DSPex failed on this request; the log has the details under its request id.")
 
 
 class RestApplication:
@@ -72,7 +73,7 @@ class Routes:
     than the whole of our own work on a request.
     """
 
-    def __init__(self, predict: Predict, framework: WithBody) -> None:
+    def __init__(self, predict: Predict, framework: Framework) -> None:
         self._predict = predict
         self._framework = framework
 
@@ -102,9 +103,7 @@ class Routes:
 
 def create_application(services: Services) -> RestApplication:
     settings = services.settings
-    framework = create_framework(services)
-    body = WithBody(framework, settings.limits.body_bytes, settings.limits.timeout_s)
-    routes = _with_middleware(Routes(Predict(services), body), settings.server)
+    routes = _with_middleware(Routes(Predict(services), Framework(services)), settings.server)
     return RestApplication(
         routes, Guard(settings.server), request_log(settings.log_level, settings.log_format)
     )
