@@ -1,5 +1,6 @@
 """What the command line can do, handed to it as functions: it never sees how a node is put together."""
 
+import gc
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -15,6 +16,9 @@ class _Application:
     """Imports late: `dspex --help` should not load a database driver."""
 
     def serve(self, file: Path | None, overrides: Mapping[str, Any]) -> None:
+        # Nothing that starting makes is garbage: collecting meanwhile would cost a tenth of the start.
+        # The node turns it on again when it is ready.
+        gc.disable()
         from dspex.application.serving import serve
 
         serve(file, overrides)

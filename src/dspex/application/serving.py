@@ -1,6 +1,7 @@
 """`dspex serve`: prepare the database and the programs once, then run one process or several."""
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -65,6 +66,9 @@ class Node:
         if self._prepare:
             await declare(services.programs, self._settings, PROJECT, self._directory)
         self._application = create_application(services)
+        # What is loaded stays for the life of the process; the collector need not look at it again.
+        gc.freeze()
+        gc.enable()
         announce(self._settings)
 
 

@@ -59,9 +59,7 @@ class Mock:
         rule = next((rule for rule in self._script.rules if _fits(rule, inputs)), Rule())
         if rule.fault is not None:
             raise _raised(rule.fault)
-        seed = hashlib.sha256(
-            json.dumps(dict(inputs), sort_keys=True, default=str).encode()
-        ).hexdigest()
+        seed = hashlib.sha256(json.dumps(dict(inputs), sort_keys=True, default=str).encode()).hexdigest()
         annotations = annotations_of(outputs)
         values = {}
         for field in outputs.outputs:

@@ -108,7 +108,10 @@ def _listed_as(settings: ModelSettings) -> tuple[str | None, str]:
 
 def _at_home(provider: ChatProvider, settings: ModelSettings) -> bool:
     """Whether calls go to the provider itself; said without loading the list, as for one's own servers."""
-    return settings.api_base is None or urlsplit(settings.api_base).hostname == urlsplit(provider.base_url).hostname
+    return (
+        settings.api_base is None
+        or urlsplit(settings.api_base).hostname == urlsplit(provider.base_url).hostname
+    )
 
 
 def _listed(provider_name: str, name: str, api_base: str | None) -> _RatesFor:
