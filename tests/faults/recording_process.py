@@ -19,7 +19,7 @@ async def main(url: str, durability: str) -> None:
             while True:
                 one = execution(outputs={"answer": "x" * 500})
                 await database.recorder.record(one)
-                print(one.id, flush=True)  # noqa: T201
+                print(one.id, flush=True)
 
         await asyncio.gather(*(caller() for _ in range(16)))
 
