@@ -134,4 +134,6 @@ def child_environment(bytecode: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(path),
         "PYTHONPYCACHEPREFIX": str(bytecode),
         KEY_VARIABLE: "benchmark",
+        # Keeps DSPy from fetching a price list over the network.
+        "LITELLM_LOCAL_MODEL_COST_MAP": "true",
     }

@@ -50,9 +50,9 @@ class Triage(dspy.Signature):  # type: ignore[misc]
 
 
 def tuned_model(url: str) -> dspy.LM:
-    """Given engine objects, with connections for all callers: the default of 100 would make most of them wait.
+    """Given engine objects, with a connection for every caller: of the default of 100 most had to wait.
 
-    DSPy then neither chooses an engine for each call nor estimates what it cost.
+    DSPy then looks up neither engine nor capabilities of the model for each call, the latter in a thread.
     """
     config = RouterConfig(
         api_keys={"openai-chat": "benchmark"}, base_urls={"openai-chat": url}, max_connections=SLOW_CALLERS

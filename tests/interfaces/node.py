@@ -25,9 +25,11 @@ from dspex.programs.ports import Compiled, Compiler, Refused
 from dspex.programs.records import Definition
 from dspex.programs.service import ProgramService
 from dspex.providers.language_models.simulator.client import SimulatorClient
+from dspex.providers.memory.executions import MemoryExecutions, MemoryNodes
+from dspex.providers.memory.programs import MemoryPrograms
 from dspex.providers.memory.signatures import MemorySignatures
 from dspex.signatures.service import SignatureService
-from tests.interfaces.stores import Executions, Nodes, Programs, Switch
+from tests.interfaces.stores import Behind, Switch
 
 NODE = "node-under-test"
 BASE = "http://127.0.0.1"
@@ -58,10 +60,13 @@ class TestNode:
 
     def __post_init__(self) -> None:
         clock, facts, self.switch = SystemClock(), Facts(), Switch()
-        self.programs, self.executions = Programs(self.switch), Executions(self.switch)
-        self.nodes = Nodes(self.switch)
-        catalog = Catalog(self.programs, clock, facts)
-        programs = ProgramService(self.programs, self.compiler, clock, facts)
+        self.nodes = MemoryNodes()
+        self.executions = MemoryExecutions(self.nodes)
+        stored_programs: Any = Behind(self.switch, MemoryPrograms())
+        stored_executions: Any = Behind(self.switch, self.executions)
+        stored_nodes: Any = Behind(self.switch, self.nodes)
+        catalog = Catalog(stored_programs, clock, facts)
+        programs = ProgramService(stored_programs, self.compiler, clock, facts)
         signatures = SignatureService(MemorySignatures(), clock)
         gateway = LanguageModelGateway(
             {name: SimulatorClient() for name in self.settings.models.registry},
@@ -72,10 +77,10 @@ class TestNode:
         )
         limits = self.settings.limits
         bounds = Bounds(limits.input_bytes, limits.output_bytes, limits.timeout_s, limits.in_flight)
-        running = ExecutionService(gateway, self.executions, clock, facts, bounds, NODE)
+        running = ExecutionService(gateway, stored_executions, clock, facts, bounds, NODE)
         self.idempotency = Idempotency(
-            self.executions,
-            self.nodes,
+            stored_executions,
+            stored_nodes,
             clock,
             NODE,
             dead_after=timedelta(seconds=20),
@@ -88,11 +93,11 @@ class TestNode:
             catalog=catalog,
             predictions=Predictions(catalog, programs, signatures, running, self.settings.models),
             idempotency=self.idempotency,
-            executions=self.executions,
-            compiled=self.programs,
+            executions=stored_executions,
+            compiled=stored_programs,
             programs=programs,
             signatures=signatures,
-            checks=self.checks or (Check("database", lambda: self.nodes.last_beat(NODE)),),
+            checks=self.checks or (Check("database", lambda: stored_nodes.last_beat(NODE)),),
         )
         self.application: RestApplication = create_application(self.services)
 

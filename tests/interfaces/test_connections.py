@@ -58,10 +58,10 @@ async def test_a_caller_that_goes_away_ends_its_execution() -> None:
         await writer.drain()
         await until(lambda: node.services.predictions.in_flight)
         writer.close()
-        await until(lambda: node.executions.rows)
-        (execution,) = node.executions.rows.values()
+        await until(lambda: node.executions._rows)
+        (execution,) = node.executions._rows.values()
         assert execution.status == "cancelled"
-        await until(lambda: not node.services.predictions.in_flight and not node.executions.claims)
+        await until(lambda: not node.services.predictions.in_flight and not node.executions._claims)
 
 
 async def test_half_a_body_is_given_up_after_the_time_limit() -> None:
@@ -91,7 +91,7 @@ async def test_a_body_that_breaks_off_is_nobodys_error() -> None:
             "/v1/programs/qa/predict", content=ASK, headers={"content-type": "application/json"}
         )
         assert answer.status_code == 200
-        assert len(node.executions.rows) == 1
+        assert len(node.executions._rows) == 1
 
 
 async def test_a_slow_header_and_noise_keep_nobody_waiting() -> None:

@@ -121,6 +121,16 @@ async def test_each_request_is_one_line_without_what_was_in_it(monkeypatch: pyte
     assert all(one["duration_ms"] >= 0 and one["timestamp"].endswith("Z") for one in lines)
 
 
+async def test_a_log_that_nobody_takes_fails_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dspex.interfaces.rest.app.request_log", lambda level, form: JsonLines(Full()))
+    async with TestNode(settings()).client() as client:
+        assert (await client.get("/health")).status_code == 200
+
+
 async def test_a_node_says_what_it_is_and_how_it_is() -> None:
     async with TestNode(settings()).client() as client:
         service = (await client.get("/")).json()
@@ -168,7 +178,8 @@ async def test_costs_are_listed_with_their_sum() -> None:
         await mock_program(client)
         await client.post(PREDICT, json=ASK)
         costs = (await client.get("/costs", params={"program": "qa", "since": "2026-01-01"})).json()
-        assert (costs["data"][0]["cost_usd"], costs["total"]["cost_usd"]) == (0.25, 0.25)
+        assert (costs["data"][0]["program"], costs["data"][0]["unpriced"]) == ("qa", 1)
+        assert (costs["total"]["executions"], costs["total"]["cost_usd"]) == (1, 0.0)
         assert costs["next_cursor"] is None
 
 

@@ -93,7 +93,7 @@ async def test_two_at_once_run_once(client: httpx.AsyncClient, node: TestNode) -
         *(client.post("/v1/programs/slow/predict", json=ASK, headers={"idempotency-key": "k"}) for _ in "123")
     )
     assert len({one.json()["id"] for one in answers}) == 1
-    assert len(node.executions.rows) == 1
+    assert len(node.executions._rows) == 1
 
 
 async def test_a_refused_request_does_not_use_its_key_up(client: httpx.AsyncClient, node: TestNode) -> None:
@@ -110,11 +110,11 @@ async def test_a_record_that_could_not_be_stored_does_not_block_its_key(
     sent = asyncio.create_task(
         client.post("/v1/programs/slow/predict", json=ASK, headers={"idempotency-key": "k"})
     )
-    await until(lambda: "k" in node.executions.claims)
+    await until(lambda: ("default", "k") in node.executions._claims)
     node.switch.away = True
     assert (await sent).status_code == 503
     node.switch.away = False
-    assert "k" in node.executions.claims, "the claim could not be released either"
+    assert ("default", "k") in node.executions._claims, "the claim could not be released either"
     retried = await client.post("/v1/programs/slow/predict", json=ASK, headers={"idempotency-key": "k"})
     assert retried.status_code == 200
 
@@ -129,9 +129,9 @@ async def test_a_key_claimed_by_another_node(
 ) -> None:
     key = {"idempotency-key": "k"}
     await client.post(PREDICT, json=ASK, headers=key)
-    claim, now = node.executions.claims["k"], datetime.now(UTC)
-    node.executions.rows.clear()
-    node.executions.claims["k"] = IdempotencyClaim(
+    claim, now = node.executions._claims["default", "k"], datetime.now(UTC)
+    node.executions._rows.clear()
+    node.executions._claims["default", "k"] = IdempotencyClaim(
         claim.project,
         "k",
         claim.body_digest,
@@ -146,8 +146,8 @@ async def test_a_key_claimed_by_another_node(
     if status == 409:
         assert (answer.json()["code"], answer.headers["retry-after"]) == ("idempotency_in_progress", "1")
     else:
-        assert node.executions.claims["k"].node == NODE
-        assert node.executions.claims["k"].execution_id == answer.json()["id"]
+        assert node.executions._claims["default", "k"].node == NODE
+        assert node.executions._claims["default", "k"].execution_id == answer.json()["id"]
 
 
 @pytest.mark.parametrize("key", ["", " ", "a b", "x" * 256])

@@ -82,12 +82,19 @@ async def test_without_a_compiler_initializing_is_unavailable_and_can_be_tried_a
 async def test_every_bad_field_of_a_new_program_is_told_at_once(client: httpx.AsyncClient) -> None:
     answer = await client.post(
         "/v1/programs",
-        json={"name": "no spaces", "signature": 3, "module": "react", "temperature": True, "sise": 1},
+        json={
+            "name": "no spaces",
+            "signature": 3,
+            "module": "react",
+            "temperature": True,
+            "description": "a\x00b",
+            "sise": 1,
+        },
     )
     assert answer.status_code == 422
     assert answer.headers["content-type"] == "application/problem+json"
     pointers = {one["pointer"] for one in answer.json()["errors"]}
-    assert pointers == {"/name", "/signature", "/module", "/temperature", "/sise"}
+    assert pointers == {"/name", "/signature", "/module", "/temperature", "/description", "/sise"}
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ async def open_services(settings: Settings, *, serving: bool = False) -> AsyncIt
             compiled=database.programs,
             programs=programs,
             signatures=signatures,
-            checks=(Check("database", lambda: database.nodes.last_beat(node)),),
+            checks=(Check("database", database.ping),),
         )
 
 

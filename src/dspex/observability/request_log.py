@@ -53,8 +53,12 @@ class JsonLines:
         }
         if execution_id is not None:
             line["execution_id"] = execution_id
-        self._stream.write(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
-        self._stream.flush()
+        try:
+            self._stream.write(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
+            self._stream.flush()
+        except (OSError, ValueError):
+            # Whoever read the log is gone or the disk is full: no reason to fail requests that were answered.
+            return
 
 
 def _console(

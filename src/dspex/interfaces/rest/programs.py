@@ -20,6 +20,7 @@ from dspex.programs.rules import check_live
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 MaxTokens = Annotated[int, Field(ge=1, le=10_000_000)]
+NO_NUL = r"^[^\x00]*$"
 Timeout = Annotated[float, Field(gt=0, le=3600)]
 
 
@@ -32,7 +33,7 @@ class NewProgram(Strict):
     name: Annotated[str, Field(pattern=PROGRAM_NAME)]
     signature: SignatureForm
     module: Literal["predict", "chain_of_thought"] = "predict"
-    description: Annotated[str, Field(max_length=2000)] | None = None
+    description: Annotated[str, Field(max_length=2000, pattern=NO_NUL)] | None = None
     model: Label | None = None
     adapter: Literal["chat", "json"] = "chat"
     temperature: Temperature | None = None
