@@ -1,15 +1,19 @@
 """Short transactions, with reading and writing told apart by type."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NewType
 
 import sqlalchemy as sa
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from dspex.storage.dialects import Dialect
 from dspex.storage.failures import as_unavailable
 
+log = structlog.get_logger(__name__)
+CLOSE_TIMEOUT_S = 5.0
 ReadSession = NewType("ReadSession", AsyncConnection)
 # Who may write may read; never the other way round.
 WriteSession = NewType("WriteSession", ReadSession)
@@ -53,4 +57,9 @@ class Sessions:
             await session.execute(sa.text("SELECT 1"))
 
     async def close(self) -> None:
-        await self._engine.dispose()
+        """Says goodbye to the server, but does not wait for one that no longer answers."""
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._engine.dispose()
+        except TimeoutError:
+            log.warning("database_did_not_say_goodbye", waited_s=CLOSE_TIMEOUT_S)

@@ -137,7 +137,7 @@ executions = sa.Table(
     sa.PrimaryKeyConstraint("project", "id", name="executions_pkey"),
     sa.Index("executions_created", "project", "created_at", "id"),
     sa.Index("executions_program", "project", "program", "created_at", "id"),
-    sa.Index("executions_request", "project", "request_id"),
+    sa.Index("executions_request", "project", "request_id", "created_at", "id"),
 )
 # Partial: most executions have no session, and nearly all complete.
 NOT_COMPLETED = executions.c.status != sa.literal_column("'completed'")

@@ -166,7 +166,7 @@ def _executions() -> None:
     )
     op.create_index("executions_created", "executions", ["project", "created_at", "id"])
     op.create_index("executions_program", "executions", ["project", "program", "created_at", "id"])
-    op.create_index("executions_request", "executions", ["project", "request_id"])
+    op.create_index("executions_request", "executions", ["project", "request_id", "created_at", "id"])
     for name, column, condition in (
         ("executions_session", "session_id", "session_id IS NOT NULL"),
         ("executions_not_completed", "status", "status != 'completed'"),
