@@ -6,19 +6,21 @@ The last line is pytest's own, or says which step failed.
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 STEPS = (
     ("format", ["ruff", "format", "--check", "--quiet", "."]),
     ("lint", ["ruff", "check", "--quiet", "."]),
     ("types", ["mypy", "--no-error-summary"]),
-    ("import contracts", ["importlinter.cli"]),
+    ("import contracts", ["lint-imports"]),
 )
 
 
 def main() -> int:
     for name, command in STEPS:
         started = time.monotonic()
-        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, check=False)
+        tool = Path(sys.executable).with_name(command[0])
+        done = subprocess.run([tool, *command[1:]], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             print(done.stdout + done.stderr)
             print(f"make test: {name} failed; run `make lint types contracts` to see each alone.")
