@@ -127,7 +127,7 @@ class TestNode:
 async def until(condition: Callable[[], object]) -> None:
     """Waits for something that happens in another task and announces itself nowhere; fails after 10 s."""
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.001)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from dspex.configuration.settings import Settings
 from dspex.interfaces.cli.ports import Application, Finding
 from dspex.interfaces.shared.services import Services
+from dspex.kit.errors import Invalid
 
 
 class _Application:
@@ -51,11 +52,15 @@ class _Application:
         )
         run_simulator(host, port, options, ready=_announce)
 
-    def migrate(self, settings: Settings, revision: str) -> tuple[str | None, str | None]:
+    def migrate(self, settings: Settings, revision: str, *, down: bool) -> tuple[str | None, str | None]:
         from dspex.storage.migrations import current, downgrade, upgrade
 
+        if revision == "base" and not down:
+            raise Invalid(
+                "Going to base deletes every table; say --down if that is meant.", code="bad_argument"
+            )
         before = current(settings.database)
-        step = downgrade if revision == "base" else upgrade
+        step = downgrade if down else upgrade
         step(settings.database, revision)
         return before, current(settings.database)
 

@@ -19,7 +19,7 @@ from dspex.programs.records import Definition
 log = structlog.get_logger(__name__)
 
 # What a worker may know of the environment: how to find Python's files and nothing about models or keys.
-_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "SYSTEMROOT", "PYTHONPATH", "HOME")
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
 _WORKERS_AT_ONCE = 2
 
 
@@ -98,6 +98,7 @@ class SubprocessCompiler:
 def _environment(directory: Path) -> dict[str, str]:
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     return kept | {
+        "HOME": str(directory),
         "DSPY_CACHEDIR": str(directory / "cache"),
         # Model facts come from the snapshot in DSPy's package: the same on every machine, and no network.
         "LITELLM_LOCAL_MODEL_COST_MAP": "true",

@@ -17,6 +17,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
     def migrate(
         revision: Annotated[str, typer.Argument(help="head, base, or a revision's id.")] = "head",
         config: Annotated[Path | None, typer.Option("--config", "-c", help="The configuration file.")] = None,
+        down: Annotated[bool, typer.Option("--down", help="Go down to it. Deletes what is newer.")] = False,
         check: Annotated[bool, typer.Option("--check", help="Only say; exit 1 when not current.")] = False,
     ) -> None:
         """Bring the database to a revision; `dspex serve` does it by itself for a new one."""
@@ -25,7 +26,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
             current, newest = application.revision(settings)
             typer.echo(f"database {current or '(empty)'}, this release {newest}")
             raise typer.Exit(0 if current == newest else 1)
-        before, after = application.migrate(settings, revision)
+        before, after = application.migrate(settings, revision, down=down)
         same = "nothing to do" if before == after else "done"
         typer.echo(f"{before or '(empty)'} -> {after or '(empty)'}: {same}")
 

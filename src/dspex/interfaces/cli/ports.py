@@ -39,8 +39,11 @@ class Application(Protocol):
         """Runs until it is told to stop."""
         ...
 
-    def migrate(self, settings: Settings, revision: str) -> tuple[str | None, str | None]:
-        """Brings the database to a revision ("head", "base", or an id); the revisions before and after."""
+    def migrate(self, settings: Settings, revision: str, *, down: bool) -> tuple[str | None, str | None]:
+        """Brings the database to a revision ("head", "base", or an id); the revisions before and after.
+
+        Going down deletes the tables and columns that are newer, with what is in them.
+        """
         ...
 
     def revision(self, settings: Settings) -> tuple[str | None, str]:

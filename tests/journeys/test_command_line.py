@@ -1,0 +1,130 @@
+"""The command line as a person uses it, in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dspy
+import pytest
+
+from tests.conftest_simulator import RunningSimulator
+from tests.plugins.service import config, running_service
+
+
+def dspex(directory: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("DSPEX_", "DATABASE_URL"))
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "dspex", *arguments],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        env=clean,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_a_signature_runs_without_a_server(tmp_path: Path) -> None:
+    done = dspex(tmp_path, "run", "question, k: int -> answer: list[str]", "question=Which?", "k=3")
+    assert isinstance(json.loads(done.stdout)["answer"], list)
+    assert "simulated" in done.stderr
+    whole = json.loads(dspex(tmp_path, "run", "question -> answer", "question=a", "--json").stdout)
+    assert whole["status"] == "completed"
+    listed = json.loads(dspex(tmp_path, "executions", "list", "--json").stdout)
+    assert listed[0]["id"] == whole["id"]
+    shown = dspex(tmp_path, "executions", "show", whole["id"]).stdout
+    assert "[[ ## question ## ]]\na" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "question -> answer: strr", "question=a"), "^"),
+        (("run", "question -> answer"), "/inputs/question: is required"),
+        (("run", "q: int -> a", "q=x"), "must be an integer"),
+        (("run", "q -> a", "nonsense"), "write name=value"),
+        (("run", "q -> a", "q=1", "--module", "react"), "predict or chain_of_thought"),
+        (("run", "q -> a", "q=1", "--model", "none"), "There is no model 'none'"),
+        (("programs", "show", "none"), "There is no program 'none'"),
+        (("executions", "show", "none"), "There is no execution 'none'"),
+        (("executions", "list", "--status", "odd"), "--status is one of"),
+        (("executions", "list", "--since", "yesterday"), "no ISO time"),
+        (("serve", "--config", "none.yaml"), "There is no configuration file none.yaml"),
+        (("signatures", "check", "a -> b -> c"), "->"),
+    ],
+)
+def test_mistakes_are_told_in_a_line_or_two(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    done = dspex(tmp_path, *arguments, status=1)
+    assert said in done.stderr
+
+
+def test_a_new_project_serves_and_tests_itself(tmp_path: Path) -> None:
+    dspex(tmp_path, "init", "my-service")
+    project = tmp_path / "my-service"
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert tested.returncode == 0, tested.stdout
+    assert "2 passed" in tested.stdout
+    with running_service(project, (project / "dspex.yaml").read_text()) as service:
+        answer = service.predict("triage", {"message": "I was charged twice."}).json()
+        assert answer["outputs"]["team"] in {"billing", "technical", "sales", "other"}
+    again = dspex(tmp_path, "init", "my-service", status=1)
+    assert "exists already" in again.stderr
+
+
+def test_a_program_saved_by_dspy_is_imported_deployed_and_exported(
+    tmp_path: Path, simulator: RunningSimulator
+) -> None:
+    saved = dspy.Predict(dspy.Signature("question -> answer", "Answer in one word."))
+    saved.demos = [dspy.Example(question="2+2?", answer="4")]
+    saved.save(tmp_path / "saved.json")
+    with running_service(tmp_path, config(simulator.base_url)) as service:
+        dspex(tmp_path, "programs", "import", "qa", "saved.json", "--deploy")
+        assert service.predict("qa", {"question": "3+3?"}).json()["version"] in (1, 2)
+        shown = json.loads(dspex(tmp_path, "programs", "show", "qa", "--json").stdout)
+        assert shown["deployed_version"] == 2
+        difference = json.loads(dspex(tmp_path, "programs", "diff", "qa", "1", "2").stdout)
+        assert difference["predictors"][0]["demos_added"] == [{"question": "2+2?", "answer": "4"}]
+        dspex(tmp_path, "programs", "export", "qa", "--output", "exported.json")
+        again = dspy.Predict("question -> answer")
+        again.load(tmp_path / "exported.json")
+        assert again.signature.instructions == "Answer in one word."
+        assert dict(again.demos[0]) == {"question": "2+2?", "answer": "4"}
+        assert "version 1" in dspex(tmp_path, "programs", "rollback", "qa").stdout
+        stats = json.loads(dspex(tmp_path, "programs", "stats", "qa").stdout)
+        assert stats["executions"] == 1
+        assert "qa" in dspex(tmp_path, "programs", "list").stdout
+
+
+def test_the_doctor_names_what_would_keep_a_node_from_serving(tmp_path: Path) -> None:
+    assert "answers are simulated" in dspex(tmp_path, "doctor").stdout
+    (tmp_path / "dspex.yaml").write_text(
+        "models: {default: main, registry: {main: {model: openai/gpt-4o, env: NO_SUCH_KEY}}}\n"
+        "programs: [{name: qa, signature: 'question -> answer: strr'}]\n"
+    )
+    findings = json.loads(dspex(tmp_path, "doctor", "--json", status=1).stdout)
+    failed = {one["subject"] for one in findings if one["state"] == "failed"}
+    assert failed == {"model main", "program qa"}
+
+
+def test_the_database_goes_up_and_down(tmp_path: Path) -> None:
+    dspex(tmp_path, "run", "q -> a", "q=1")
+    dspex(tmp_path, "migrate", "--check")
+    assert "--down" in dspex(tmp_path, "migrate", "base", status=1).stderr
+    assert "done" in dspex(tmp_path, "migrate", "base", "--down").stdout
+    dspex(tmp_path, "migrate", "--check", status=1)
+    assert "done" in dspex(tmp_path, "migrate").stdout
+    assert "nothing to do" in dspex(tmp_path, "migrate").stdout
