@@ -78,9 +78,20 @@ async def _declare_one(
     try:
         program = await programs.get(project, entry.name)
     except Missing:
-        return await programs.create(
-            project, entry.name, definition, settings=settings, source="file", description=entry.description
-        )
+        try:
+            return await programs.create(
+                project,
+                entry.name,
+                definition,
+                settings=settings,
+                source="file",
+                description=entry.description,
+            )
+        except Conflict as conflict:
+            if conflict.code != "program_exists":
+                raise
+            # Another node that starts with the same file was faster.
+            program = await programs.get(project, entry.name)
     if program.source != "file":
         raise Conflict(
             f"The file declares {entry.name!r}, but a program of that name was made through the API. "

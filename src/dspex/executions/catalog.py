@@ -60,8 +60,12 @@ class Catalog:
         """Raises Missing for an unknown name, NotExecutable when no version is deployed."""
         key = (project, name)
         known = self._current.get(key)
-        if known is not None and self._clock.monotonic() - known[0] < FRESH_S:
-            return known[1]
+        if known is not None:
+            now = self._clock.monotonic()
+            if now - known[0] < FRESH_S:
+                return known[1]
+            # One request looks; those that come meanwhile go on with what is known.
+            self._current[key] = (now, known[1])
         try:
             program = await self._program(project, name)
             version = await self._deployed_version(program)
@@ -139,8 +143,10 @@ class Catalog:
 
 
 def with_reasoning(signature: Signature) -> Signature:
-    """What a chain of thought answers: `reasoning` before the other outputs."""
-    return replace(signature, outputs=(Field("reasoning", STR), *signature.outputs))
+    """What a chain of thought answers: `reasoning`, the author's own if there is one, before the others."""
+    own = [field for field in signature.outputs if field.name == "reasoning"]
+    others = [field for field in signature.outputs if field.name != "reasoning"]
+    return replace(signature, outputs=(*(own or [Field("reasoning", STR)]), *others))
 
 
 def _build(

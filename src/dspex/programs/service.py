@@ -118,33 +118,47 @@ class ProgramService:
         """Makes versions executable: compiled documents found again, the rest compiled in one worker run.
 
         A refused definition leaves its version in `error` with the reason. Raises Conflict for a version
-        that can't be initialized, Unavailable when the compiler is missing or dies (versions go to `error`).
+        that can't be initialized; and, once the others are done, Unavailable or TimedOut when the compiler is
+        missing, dies or hangs (its versions are in `error` then).
         """
         started = [await self._start(version) for version in versions]
-        native = [version for version in started if version.definition.mock is None]
-        known = {
-            version.id: await self._store.compiled(version.project, compiled_digest(version.definition))
-            for version in native
-        }
-        missing = [version for version in native if known[version.id] is None]
-        outcomes: dict[str, Compiled | Refused] = {}
+        missing = [
+            version
+            for version in started
+            if version.status == "initializing"
+            and version.definition.mock is None
+            and await self._store.compiled(version.project, compiled_digest(version.definition)) is None
+        ]
+        failure: DspexError | None = None
+        compiled: Sequence[Compiled | Refused] = ()
         if missing:
             try:
                 compiled = await self._compiler.compile([version.definition for version in missing])
             except DspexError as error:
-                for version in started:
-                    await self._finish(version, replace(version, status="error", error=error.message))
-                raise
-            outcomes = dict(zip((version.id for version in missing), compiled, strict=True))
-        return [await self._conclude(version, outcomes.get(version.id)) for version in started]
+                failure = error
+                compiled = [Refused(error.message) for _ in missing]
+        outcomes = dict(zip((version.id for version in missing), compiled, strict=True))
+        concluded = [await self._conclude(version, outcomes.get(version.id)) for version in started]
+        if failure is not None:
+            raise failure
+        return concluded
 
     async def _start(self, version: Version) -> Version:
+        """The version, initializing; or as another node has made it executable meanwhile."""
         check_transition(version.status, "initializing")
         started = replace(version, status="initializing", error=None)
-        await self._store.update_version(started, expected_status=version.status)
+        try:
+            await self._store.update_version(started, expected_status=version.status)
+        except Conflict:
+            stored = await self._store.version(version.project, version.id)
+            if stored is None or stored.status not in {"initializing", *EXECUTABLE}:
+                raise
+            return stored
         return started
 
     async def _conclude(self, version: Version, outcome: Compiled | Refused | None) -> Version:
+        if version.status != "initializing":
+            return version
         if version.definition.mock is not None:
             mocked = replace(version, status="ready", executor="mock", executor_reason="asked for")
             return await self._finish(version, mocked)
@@ -318,6 +332,7 @@ def previous_deployment(history: Sequence[Deployment]) -> str | None:
                 stack.pop()
             if not stack or stack[-1] != entry.version_id:
                 stack.append(entry.version_id)
-        else:
+        elif not stack or stack[-1] != entry.version_id:
+            # Two nodes that start together may both have deployed it.
             stack.append(entry.version_id)
     return stack[-2] if len(stack) > 1 else None

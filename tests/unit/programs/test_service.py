@@ -93,6 +93,32 @@ async def test_without_a_compiler_versions_say_why(programs: ProgramService, com
     assert (after.status, after.error) == ("error", "DSPy is not installed here.")
 
 
+async def test_two_nodes_that_start_together_both_succeed(
+    programs: ProgramService, compiler: Compiler
+) -> None:
+    program, version = await made(programs, "qa")
+    results = await asyncio.gather(programs.initialize([version]), programs.initialize([version]))
+    assert [one.status for (one,) in results] == ["ready", "ready"]
+    assert (await programs.version_numbered(program, 1)).status == "ready"
+
+
+async def test_a_missing_compiler_does_not_keep_mocks_from_running(
+    programs: ProgramService, compiler: Compiler
+) -> None:
+    compiler.outcome = Unavailable("DSPy is not installed here.")
+    _, native = await made(programs, "qa")
+    fake, mock = await programs.create(
+        "default",
+        "fake",
+        define("a -> b", "predict", "chat", LM, mock={}),
+        settings=ProgramSettings(),
+        source="api",
+    )
+    with pytest.raises(Unavailable):
+        await programs.initialize([native, mock])
+    assert (await programs.version_numbered(fake, 1)).status == "ready"
+
+
 async def test_a_mock_needs_no_compiler(programs: ProgramService, compiler: Compiler) -> None:
     definition = define("a -> b", "predict", "chat", LM, mock={})
     _, version = await programs.create(
