@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest_simulator import RunningSimulator
-from tests.plugins.service import config, running_service
+from tests.plugins.service import config, running_service, wait_until_ready
 
 PROGRAMS = """\
 - {name: qa, signature: "question, k: int = 3 -> answer: list[str], sure: probability"}
@@ -112,6 +112,26 @@ def test_several_workers_share_one_port_and_one_database(tmp_path: Path, simulat
         assert {one["id"] for one in listed} == ids
         assert len({one["node"] for one in listed}) == 2
         assert service.stop() == 0
+
+
+def test_two_nodes_may_start_at_once_on_one_database(
+    tmp_path: Path, simulator: RunningSimulator, empty_postgresql: str
+) -> None:
+    environment = {"DATABASE_URL": empty_postgresql}
+    declared = config(simulator.base_url, PROGRAMS)
+    with (
+        running_service(tmp_path, declared, environment=environment, ready=False) as one,
+        running_service(tmp_path, declared, environment=environment, ready=False) as other,
+    ):
+        for node in (one, other):
+            wait_until_ready(node)
+            answer = node.predict("qa", {"question": "Which?"}).json()
+            assert (answer["status"], answer["version"]) == ("completed", 1)
+        with one.client() as client:
+            versions = client.get("/v1/programs/qa/versions").json()["data"]
+            assert [version["status"] for version in versions] == ["deployed"]
+            rolled_back = client.post("/v1/programs/qa/rollback")
+            assert rolled_back.json()["code"] == "nothing_to_roll_back"
 
 
 def test_a_bad_file_is_refused_with_every_mistake(tmp_path: Path) -> None:
