@@ -1,0 +1,154 @@
+"""Settings: what wins, and what is said about mistakes."""
+
+from pathlib import Path
+
+import pytest
+
+from dspex.configuration.loading import load_settings
+from dspex.configuration.settings import Settings
+from dspex.kit.errors import Invalid
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(file: Path | None = None) -> Invalid:
+    with pytest.raises(Invalid) as caught:
+        load_settings(file)
+    assert caught.value.code == "bad_configuration"
+    return caught.value
+
+
+def test_nothing_has_to_be_configured() -> None:
+    settings, path = load_settings()
+    assert path is None
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8000)
+    assert settings.database == "sqlite:///.dspex/dspex.db"
+    assert settings.simulated
+
+
+def test_command_line_over_environment_over_dotenv_over_file(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(place / "dspex.yaml", "server: {host: from-file, port: 1, workers: 2, drain_s: 3}")
+    write(place / ".env", "DSPEX_SERVER__PORT=10\nDSPEX_SERVER__WORKERS=20\nDSPEX_SERVER__DRAIN_S=30\n")
+    monkeypatch.setenv("DSPEX_SERVER__WORKERS", "21")
+    monkeypatch.setenv("DSPEX_SERVER__DRAIN_S", "31")
+    settings, path = load_settings(server={"drain_s": 32})
+    assert path == Path("dspex.yaml")
+    server = settings.server
+    assert (server.host, server.port, server.workers, server.drain_s) == ("from-file", 10, 21, 32)
+
+
+def test_a_whole_section_may_come_as_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_RETENTION", '{"days": null, "rows": 5}')
+    monkeypatch.setenv("DSPEX_SERVER__ALLOWED_HOSTS", '["dspex.example.com"]')
+    settings, _ = load_settings()
+    assert (settings.retention.days, settings.retention.rows) == (None, 5)
+    assert settings.server.allowed_hosts == ("dspex.example.com",)
+
+
+def test_a_model_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_MODELS__DEFAULT", "main")
+    monkeypatch.setenv("DSPEX_MODELS__REGISTRY__MAIN__MODEL", "openai/gpt-4o-mini")
+    settings, _ = load_settings()
+    assert list(settings.models.registry) == ["main"]
+    assert not settings.simulated
+
+
+@pytest.mark.parametrize("variable", ["DATABASE_URL", "DSPEX_DATABASE_URL"])
+def test_the_database_of_the_environment_wins_over_the_file(
+    variable: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(place / "dspex.yaml", "database_url: sqlite:///file.db")
+    assert load_settings()[0].database == "sqlite:///file.db"
+    monkeypatch.setenv(variable, "postgresql://dspex@db/dspex")
+    assert load_settings()[0].database == "postgresql://dspex@db/dspex"
+
+
+def test_sqlite_is_kept_in_the_data_directory() -> None:
+    settings, _ = load_settings(data_dir=Path("/var/lib/dspex"))
+    assert settings.database == "sqlite:////var/lib/dspex/dspex.db"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://dspex:s3cret@db:5432/dspex", "postgresql://dspex:***@db:5432/dspex"),
+        ("postgresql://dspex:p@ss:word@db/dspex", "postgresql://dspex:***@db/dspex"),
+        ("postgresql://dspex@db/dspex", "postgresql://dspex@db/dspex"),
+        ("sqlite:////var/lib/dspex.db", "sqlite:////var/lib/dspex.db"),
+    ],
+)
+def test_a_database_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert Settings(database_url=url).database_without_secrets == shown
+
+
+def test_unknown_settings_are_mistakes(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(place / "dspex.yaml", "modells: {}\nserver: {hostname: x}")
+    assert {one.pointer for one in refusal().problems} == {"/modells", "/server/hostname"}
+    write(place / "dspex.yaml", "")
+    monkeypatch.setenv("DSPEX_SERVER__HOSTNAME", "x")
+    assert [one.pointer for one in refusal().problems] == ["/server/hostname"]
+
+
+def test_every_mistake_is_reported_at_once(place: Path) -> None:
+    file = write(
+        place / "bad.yaml",
+        """
+        server: {port: 80000}
+        models: {default: main, registry: {main: {model: openai/gpt-4o-mini, temprature: 0.0}}}
+        programs:
+          - {name: "q a", signature: "question -> answer"}
+          - {name: qa}
+          - {name: x, signature: "a -> b", module: react}
+        """,
+    )
+    refused = refusal(file)
+    places = {
+        "/server/port",
+        "/models/registry/main/temprature",
+        "/programs/0/name",
+        "/programs/1/signature",
+        "/programs/2/module",
+    }
+    assert {one.pointer for one in refused.problems} == places
+    assert str(file) in refused.message
+    assert all(one in refused.message for one in places)
+
+
+def test_what_sections_say_of_each_other_is_reported_at_once(place: Path) -> None:
+    file = write(
+        place / "bad.yaml",
+        """
+        models: {default: other, registry: {main: {model: openai/gpt-4o-mini}}}
+        programs:
+          - {name: qa, signature: "question -> answer", model: big}
+          - {name: qa, signature: "question -> answer"}
+        """,
+    )
+    assert [(one.pointer, one.code) for one in refusal(file).problems] == [
+        ("/models/default", "unknown_model"),
+        ("/programs/0/model", "unknown_model"),
+        ("/programs/1/name", "duplicate"),
+    ]
+
+
+def test_a_file_that_was_named_must_be_there(place: Path) -> None:
+    with pytest.raises(Invalid, match="dspex init") as caught:
+        load_settings(place / "none.yaml")
+    assert caught.value.code == "no_configuration_file"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("- a\n", "must hold a mapping"), ("a: [", "can't be read"), ("\x00", "can't be read")]
+)
+def test_a_file_that_is_no_mapping(text: str, says: str, place: Path) -> None:
+    assert says in refusal(write(place / "bad.yaml", text)).message
+
+
+def test_an_empty_file_changes_nothing(place: Path) -> None:
+    settings, _ = load_settings(write(place / "empty.yaml", "# nothing yet\n"))
+    assert settings.model_dump() == Settings().model_dump()
