@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# Test-only servers; see docs/development.md.
+# Test-only servers; see CONTRIBUTING.md.
 export DSPEX_TEST_POSTGRES_URL ?=
 export DSPEX_TEST_REDIS_URL ?=
 

@@ -194,4 +194,4 @@ async def test_compiled_programs_show_their_messages_and_travel_in_dspys_format(
 
         misfit = await client.post("/v1/programs/qa/import", json={"predict": saved})
         assert (misfit.status_code, misfit.json()["code"]) == (422, "bad_state"), misfit.text
-        assert "DSPy" in misfit.json()["detail"]
+        assert "saved state" in misfit.json()["detail"]

@@ -11,9 +11,10 @@ log = structlog.get_logger(__name__)
 REAL_MODEL = "models: {default: main, registry: {main: {model: openai/gpt-4o-mini, env: OPENAI_API_KEY}}}"
 
 
-def announce(settings: Settings) -> None:
+def announce(settings: Settings, *, port: int) -> None:
     """A few lines for a person at a terminal, one log line for a machine."""
-    url = f"http://{settings.server.host}:{settings.server.port}"
+    host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
+    url = f"http://{host}:{port}"
     if not (settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())):
         log.info(
             "serving", url=url, programs=[one.name for one in settings.programs], simulated=settings.simulated

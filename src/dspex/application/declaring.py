@@ -9,9 +9,11 @@ import orjson
 import structlog
 
 from dspex.configuration.settings import ProgramEntry, Settings
+from dspex.executions.mock import Mock
 from dspex.kit.errors import Conflict, DspexError, Invalid, Missing
 from dspex.programs.definitions import choose_model, define
 from dspex.programs.records import EXECUTABLE, Definition, Program, ProgramSettings, Version
+from dspex.programs.rules import is_stale
 from dspex.programs.service import ProgramService
 
 log = structlog.get_logger(__name__)
@@ -24,9 +26,9 @@ async def declare(programs: ProgramService, settings: Settings, project: str, di
     its reason and does not stop the others, nor the version of it that is deployed already. A malformed
     entry and a name that the API made are mistakes in the file: they raise.
     """
-    wanted = [(entry, _definition(entry, settings, directory)) for entry in settings.programs]
+    wanted = [(entry, definition_of(entry, settings, directory)) for entry in settings.programs]
     declared = [await _declare_one(programs, project, entry, definition) for entry, definition in wanted]
-    waiting = [version for _, version in declared if version.status not in EXECUTABLE]
+    waiting = [version for _, version in declared if version.status not in EXECUTABLE or is_stale(version)]
     ready = {version.id: version for version in await _initialize(programs, waiting)}
     for program, version in declared:
         current = ready.get(version.id, version)
@@ -37,7 +39,8 @@ async def declare(programs: ProgramService, settings: Settings, project: str, di
     await _archive_others(programs, project, {entry.name for entry in settings.programs})
 
 
-def _definition(entry: ProgramEntry, settings: Settings, directory: Path) -> Definition:
+def definition_of(entry: ProgramEntry, settings: Settings, directory: Path) -> Definition:
+    """What an entry of the file means. Raises Invalid that names the program for every mistake in it."""
     try:
         lm = choose_model(
             settings.models,
@@ -46,7 +49,7 @@ def _definition(entry: ProgramEntry, settings: Settings, directory: Path) -> Def
             max_tokens=entry.max_tokens,
             options=entry.options,
         )
-        mock = (entry.mock or {}) if entry.executor == "mock" else None
+        mock = _mock(entry)
         return define(entry.signature, entry.module, entry.adapter, lm, _state(entry, directory), mock)
     except Invalid as error:
         raise Invalid(
@@ -54,6 +57,15 @@ def _definition(entry: ProgramEntry, settings: Settings, directory: Path) -> Def
             code=error.code,
             problems=error.problems,
         ) from error
+
+
+def _mock(entry: ProgramEntry) -> dict[str, Any] | None:
+    if entry.executor != "mock":
+        if entry.mock is not None:
+            raise Invalid("a mock script goes with `executor: mock` only.", code="bad_mock")
+        return None
+    Mock(entry.mock or {})
+    return entry.mock or {}
 
 
 def _state(entry: ProgramEntry, directory: Path) -> dict[str, Any] | None:
@@ -95,7 +107,7 @@ async def _declare_one(
     if program.source != "file":
         raise Conflict(
             f"The file declares {entry.name!r}, but a program of that name was made through the API. "
-            "Rename one of them, or archive the other and choose a new name for it.",
+            "Give the one in the file another name; names are never given away again.",
             code="program_made_by_api",
         )
     changed = replace(program, settings=settings, description=entry.description, archived_at=None)

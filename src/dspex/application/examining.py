@@ -1,6 +1,5 @@
 """What `dspex doctor` looks at."""
 
-import asyncio
 import os
 import socket
 import sys
@@ -8,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from dspex.application.declaring import definition_of
 from dspex.configuration.loading import load_settings
+from dspex.configuration.models import ModelSettings
 from dspex.configuration.settings import Settings
 from dspex.interfaces.cli.ports import Finding
 from dspex.kit.errors import DspexError
-from dspex.programs.definitions import choose_model, define
 from dspex.providers.compiler import SubprocessCompiler
+from dspex.providers.language_models.chat_providers import chat_provider
 
 _LEAST_PYTHON = (3, 11)
 _LEAST_FREE_MIB = 500
@@ -31,12 +32,12 @@ def examine(file: Path | None) -> list[Finding]:
     )
     findings += [
         *_models(settings),
-        *_programs(settings),
+        *_programs(settings, path.parent if path else Path()),
         _disk(settings),
         _port(settings),
         _compiler(settings),
     ]
-    findings.append(asyncio.run(_database(settings)))
+    findings.append(_database(settings))
     return findings
 
 
@@ -53,18 +54,29 @@ def _models(settings: Settings) -> Iterator[Finding]:
         if model.model.startswith("simulator/"):
             advice = "Set a real model under `models` in dspex.yaml."
             yield Finding(subject, "warning", "answers are simulated", advice if settings.simulated else None)
-        elif model.env and not (os.environ.get(model.env) or os.environ.get(f"{model.env}_FILE")):
-            yield Finding(
-                subject, "failed", f"{model.env} is not set", f"Export {model.env}, or put it into .env."
-            )
+        elif (names := _keys(model)) and not any(map(_is_set, names)):
+            advice = f"Export {names[0]}, or put it into .env."
+            yield Finding(subject, "failed", f"{' or '.join(names)} is not set", advice)
         else:
             yield Finding(subject, "ok", model.model)
 
 
-def _programs(settings: Settings) -> Iterator[Finding]:
+def _keys(model: ModelSettings) -> tuple[str, ...]:
+    """The variables of which one must hold the model's key; none for a server of one's own."""
+    if model.env is not None:
+        return (model.env,)
+    provider = chat_provider(model.model)
+    return provider.keys if provider is not None and model.api_base is None else ()
+
+
+def _is_set(name: str) -> bool:
+    return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
+
+
+def _programs(settings: Settings, directory: Path) -> Iterator[Finding]:
     for entry in settings.programs:
         try:
-            define(entry.signature, entry.module, entry.adapter, choose_model(settings.models, entry.model))
+            definition_of(entry, settings, directory)
         except DspexError as error:
             yield Finding(f"program {entry.name}", "failed", error.message)
         else:
@@ -104,12 +116,26 @@ def _compiler(settings: Settings) -> Finding:
     return Finding("compiler", "warning", detail, "pip install 'dspex[dspy]'")
 
 
-async def _database(settings: Settings) -> Finding:
-    from dspex.storage.opening import open_database
+def _database(settings: Settings) -> Finding:
+    """Looks without making or migrating anything."""
+    from dspex.storage.migrations import HEAD, current, is_known
 
+    shown = settings.database_without_secrets
+    path = shown.removeprefix("sqlite:///")
+    if path != shown and not Path(path).exists():
+        return Finding("database", "ok", f"{shown} will be made at the first start")
     try:
-        async with open_database(settings) as database:
-            await database.ping()
+        stored = current(settings.database)
     except DspexError as error:
         return Finding("database", "failed", error.message)
-    return Finding("database", "ok", "answers and is at the newest revision")
+    if not is_known(stored):
+        advice = "Run the DSPex that upgraded it, or restore a backup made before."
+        return Finding(
+            "database", "failed", f"{shown} is at revision {stored}, newer than this DSPex", advice
+        )
+    if stored != HEAD:
+        advice = "`dspex serve` upgrades it when it starts; back it up before."
+        return Finding(
+            "database", "warning", f"{shown} is at revision {stored or '(empty)'}, not {HEAD}", advice
+        )
+    return Finding("database", "ok", f"{shown} answers and is at revision {stored}")

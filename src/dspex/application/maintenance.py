@@ -27,6 +27,12 @@ class Maintenance:
         self._retention = retention
         self._clock = clock
         self._node = node
+        self._failure: DspexError | None = None
+
+    async def check(self) -> None:
+        """Raises what kept the last heartbeat from being written: a node that can only read is not ready."""
+        if self._failure is not None:
+            raise self._failure
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -47,7 +53,9 @@ class Maintenance:
         while True:
             try:
                 await self.beat(prune=beats % PRUNE_EVERY_BEATS == 0)
+                self._failure = None
             except DspexError as error:
+                self._failure = error
                 # The database is away: requests say so themselves, and the next beat tries again.
                 log.warning("maintenance_failed", reason=error.message)
             beats += 1

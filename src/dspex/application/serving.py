@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import math
 import os
+import socket
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
@@ -69,11 +71,20 @@ class Node:
         # What is loaded stays for the life of the process; the collector need not look at it again.
         gc.freeze()
         gc.enable()
-        announce(self._settings)
 
 
 class _Server(uvicorn.Server):
-    """Being told to stop is no failure: the process ends with 0, not by the signal it has obeyed."""
+    """Says that it is ready once it can be reached; ends with 0 when told to stop, not by the signal."""
+
+    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+        super().__init__(config)
+        self._settings = settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            bound = [one for server in self.servers for one in server.sockets]
+            announce(self._settings, port=bound[0].getsockname()[1])
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -114,14 +125,18 @@ def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
         "access_log": False,
         "server_header": False,
         "date_header": False,
-        "timeout_graceful_shutdown": int(settings.server.drain_s),
+        "timeout_graceful_shutdown": math.ceil(settings.server.drain_s),
         "lifespan": "on",
         "proxy_headers": False,
     }
     directory = _directory(path)
     if settings.server.workers == 1:
-        server = _Server(uvicorn.Config(Node(settings, directory, prepare=True), **options))
-        server.run()
+        server = _Server(uvicorn.Config(Node(settings, directory, prepare=True), **options), settings)
+        try:
+            server.run()
+        except SystemExit:
+            # uvicorn has its own statuses for a start that failed; the reason is in the log.
+            sys.exit(1)
         if not server.started:
             sys.exit(1)
         return
@@ -129,6 +144,7 @@ def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
     os.environ[_HANDED_DOWN] = orjson.dumps(
         {"file": str(path) if path else None, "overrides": overrides}, default=str
     ).decode()
+    announce(settings, port=settings.server.port)
     uvicorn.run("dspex.application.serving:worker", factory=True, workers=settings.server.workers, **options)
 
 

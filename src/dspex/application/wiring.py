@@ -54,8 +54,10 @@ async def open_services(settings: Settings, *, serving: bool = False) -> AsyncIt
         )
         signatures = SignatureService(database.signatures, clock)
         executions = ExecutionService(gateway, database.recorder, clock, facts, bounds, node)
+        checks = [Check("database", database.ping)]
         if serving:
             maintenance = Maintenance(database.executions, database.nodes, settings.retention, clock, node)
+            checks.append(Check("heartbeat", maintenance.check))
             await stack.enter_async_context(maintenance.running())
         yield Services(
             settings=settings,
@@ -75,7 +77,7 @@ async def open_services(settings: Settings, *, serving: bool = False) -> AsyncIt
             compiled=database.programs,
             programs=programs,
             signatures=signatures,
-            checks=(Check("database", database.ping),),
+            checks=tuple(checks),
         )
 
 

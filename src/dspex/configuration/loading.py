@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from dotenv import load_dotenv
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsError
 
 from dspex.configuration.settings import Settings
 from dspex.kit.errors import Invalid, Problem
@@ -42,6 +42,13 @@ def load_settings(file: Path | None = None, **overrides: Any) -> tuple[Settings,
         settings = Loaded(**overrides)
     except ValidationError as error:
         raise _explained(error, path) from None
+    except SettingsError as error:
+        # A list or a section given as one variable has to be JSON.
+        raise Invalid(
+            f"The environment can't be read: {error}. Lists and sections are written as JSON there, "
+            """such as DSPEX_SERVER__CORS_ORIGINS='["https://example.com"]'.""",
+            code="bad_configuration",
+        ) from None
     _check(settings, path)
     return settings, path
 

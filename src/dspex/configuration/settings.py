@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     )
 
     database_url: Annotated[
-        str | None, Field(validation_alias=AliasChoices("database_url", "DSPEX_DATABASE_URL", "DATABASE_URL"))
+        str | None, Field(validation_alias=AliasChoices("DSPEX_DATABASE_URL", "DATABASE_URL", "database_url"))
     ] = None
     data_dir: Path = Path(".dspex")
     server: Server = Server()

@@ -120,8 +120,8 @@ class Catalog:
         return version
 
     async def _runnable(self, program: Program, version: Version) -> Runnable:
-        # Settings may change without a new version, so they are part of the key.
-        key = (program.project, f"{version.id}/{program.settings!r}")
+        # Settings may change without a new version, and so may the document of another release.
+        key = (program.project, f"{version.id}/{version.compiled_digest}/{program.settings!r}")
         if key not in self._built:
             mock = version.definition.mock
             run = await self._load(version) if mock is None else Mock(mock)

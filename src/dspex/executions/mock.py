@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dspex.kit import errors
 from dspex.signatures.annotations import annotations_of
+from dspex.signatures.problems import problems_of
 from dspex.signatures.records import Signature
 from dspex.signatures.samples import sample_field
 
@@ -50,7 +51,11 @@ class Mock:
         try:
             self._script = Script.model_validate(script)
         except ValidationError as error:
-            raise errors.Invalid(f"The mock's script is wrong: {error}", code="bad_mock") from None
+            problems = problems_of(error, "/mock")
+            spots = "; ".join(f"{one.pointer} {one.message}" for one in problems)
+            raise errors.Invalid(
+                f"The mock's script is wrong: {spots}.", code="bad_mock", problems=problems
+            ) from None
 
     async def run(self, outputs: Signature, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Typed output values. Raises the scripted fault, or Invalid when a scripted value does not fit."""
@@ -68,8 +73,12 @@ class Mock:
             try:
                 values[field.name] = TypeAdapter(annotations[field.name]).validate_python(value)
             except ValidationError as error:
+                problems = problems_of(error, f"/mock/outputs/{field.name}")
+                spots = "; ".join(one.message for one in problems)
                 raise errors.Invalid(
-                    f"The mock's value for {field.name!r} does not fit its type: {error}", code="bad_mock"
+                    f"The mock's value for {field.name!r} does not fit its type: {spots}.",
+                    code="bad_mock",
+                    problems=problems,
                 ) from None
         return values
 

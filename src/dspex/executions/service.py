@@ -23,6 +23,9 @@ from dspex.kit.facts import Facts
 from dspex.kit.ids import new_id
 from dspex.signatures.values import outputs_to_json
 
+# What a task is cancelled with when nobody waits for its answer any more.
+CALLER_GONE = "the caller went away"
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -130,8 +133,10 @@ class ExecutionService:
             outcome = _Outcome(error=_error(TimedOut(f"The program did not answer within {timeout_s:g} s.")))
         except DspexError as error:
             outcome = _Outcome(error=_error(error))
-        except asyncio.CancelledError:
-            gone = ExecutionError("cancelled", "cancelled", "CancelledError", "The caller went away.")
+        except asyncio.CancelledError as stop:
+            left = stop.args == (CALLER_GONE,)
+            reason = "The caller went away." if left else "The node stopped before the answer came."
+            gone = ExecutionError("cancelled", "cancelled", "CancelledError", reason)
             execution = self._execution(
                 runnable, request, execution_id, _Outcome(error=gone), calls, started_at, started
             )
@@ -167,6 +172,7 @@ class ExecutionService:
         started_at: datetime,
         started: float,
     ) -> Execution:
+        mocked = isinstance(runnable.run, Mock)
         duration_ms = (self._clock.monotonic() - started) * 1000
         waited_ms = sum(one.latency_ms for one in calls)
         return Execution(
@@ -190,10 +196,10 @@ class ExecutionService:
             duration_ms=round(duration_ms, 3),
             overhead_ms=round(max(duration_ms - waited_ms, 0.0), 3),
             usage=_usage(calls),
-            cost_usd=_cost(calls),
-            model=calls[-1].model if calls else runnable.model,
-            executor="mock" if isinstance(runnable.run, Mock) else "native",
-            simulated=any(one.simulated for one in calls),
+            cost_usd=0.0 if mocked else _cost(calls),
+            model=None if mocked else (calls[-1].model if calls else runnable.model),
+            executor="mock" if mocked else "native",
+            simulated=mocked or any(one.simulated for one in calls),
             parameters=request.parameters,
             metadata=request.metadata,
             violations=outcome.violations,

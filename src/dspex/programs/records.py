@@ -11,6 +11,8 @@ Executor = Literal["native", "mock"]
 VersionStatus = Literal["draft", "initializing", "ready", "optimized", "deployed", "error"]
 ProgramStatus = Literal["draft", "initializing", "ready", "optimized", "deployed", "error", "archived"]
 Source = Literal["file", "api"]
+# The form of compiled documents that this release writes and reads.
+COMPILED_FORMAT = 1
 EXECUTABLE: frozenset[str] = frozenset({"ready", "optimized", "deployed"})
 
 

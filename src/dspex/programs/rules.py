@@ -10,7 +10,15 @@ import orjson
 
 from dspex.configuration.settings import PROGRAM_NAME
 from dspex.kit.errors import Conflict
-from dspex.programs.records import Definition, Program, ProgramStatus, VersionStatus
+from dspex.programs.records import (
+    COMPILED_FORMAT,
+    EXECUTABLE,
+    Definition,
+    Program,
+    ProgramStatus,
+    Version,
+    VersionStatus,
+)
 
 # The lifecycle of one version. `deployed` steps back to ready or optimized when another takes its place.
 TRANSITIONS: Mapping[VersionStatus, frozenset[VersionStatus]] = {
@@ -67,5 +75,18 @@ def definition_digest(definition: Definition) -> str:
 
 
 def compiled_digest(definition: Definition) -> str:
-    """The same without the model's alias: what a definition compiles to does not depend on our name for it."""
-    return definition_digest(replace(definition, lm=replace(definition.lm, alias="")))
+    """Where a definition's compiled document is kept: by what it is made from and the form it has.
+
+    Without the model's alias, since what is compiled does not depend on our name for the model.
+    """
+    content = asdict(replace(definition, lm=replace(definition.lm, alias="")))
+    return hashlib.sha256(canonical([COMPILED_FORMAT, content])).hexdigest()
+
+
+def is_stale(version: Version) -> bool:
+    """Whether it runs on a document in the form of another release, and has to be compiled again."""
+    return (
+        version.status in EXECUTABLE
+        and version.definition.mock is None
+        and version.compiled_digest != compiled_digest(version.definition)
+    )

@@ -34,6 +34,7 @@ from dspex.programs.rules import (
     compiled_digest,
     definition_digest,
     is_name,
+    is_stale,
     program_status,
 )
 
@@ -125,7 +126,7 @@ class ProgramService:
         missing = [
             version
             for version in started
-            if version.status == "initializing"
+            if (version.status == "initializing" or is_stale(version))
             and version.definition.mock is None
             and await self._store.compiled(version.project, compiled_digest(version.definition)) is None
         ]
@@ -144,7 +145,12 @@ class ProgramService:
         return concluded
 
     async def _start(self, version: Version) -> Version:
-        """The version, initializing; or as another node has made it executable meanwhile."""
+        """The version, initializing; or as another node has made it executable meanwhile.
+
+        One that runs on a document of another release stays what it is while it is compiled again.
+        """
+        if is_stale(version):
+            return version
         check_transition(version.status, "initializing")
         started = replace(version, status="initializing", error=None)
         try:
@@ -157,13 +163,14 @@ class ProgramService:
         return started
 
     async def _conclude(self, version: Version, outcome: Compiled | Refused | None) -> Version:
-        if version.status != "initializing":
+        if version.status != "initializing" and not is_stale(version):
             return version
         if version.definition.mock is not None:
             mocked = replace(version, status="ready", executor="mock", executor_reason="asked for")
             return await self._finish(version, mocked)
         if isinstance(outcome, Refused):
-            return await self._finish(version, replace(version, status="error", error=outcome.reason))
+            status = version.status if version.status in EXECUTABLE else "error"
+            return await self._finish(version, replace(version, status=status, error=outcome.reason))
         digest = compiled_digest(version.definition)
         if isinstance(outcome, Compiled):
             await self._store.add_compiled(
@@ -175,12 +182,18 @@ class ProgramService:
         return await self._finish(
             version,
             replace(
-                version, status="ready", executor="native", executor_reason=reason, compiled_digest=digest
+                version,
+                status=version.status if version.status in EXECUTABLE else "ready",
+                error=None,
+                executor="native",
+                executor_reason=reason,
+                compiled_digest=digest,
             ),
         )
 
     async def _finish(self, before: Version, after: Version) -> Version:
-        check_transition(before.status, after.status)
+        if after.status != before.status:
+            check_transition(before.status, after.status)
         try:
             await self._store.update_version(after, expected_status=before.status)
         except Conflict:
@@ -307,6 +320,11 @@ class ProgramService:
 
     async def saved_state(self, version: Version) -> dict[str, Any]:
         """What plain `dspy.Module.load` reads. Raises Conflict for a version that was never compiled."""
+        if version.definition.mock is not None:
+            raise Conflict(
+                f"Version {version.number} is a mock: it was never compiled and has no state of DSPy's.",
+                code="not_compiled",
+            )
         compiled = (
             await self._store.compiled(version.project, version.compiled_digest)
             if version.compiled_digest

@@ -122,7 +122,7 @@ async def test_an_address_that_is_none_is_refused(api_base: str) -> None:
 
 async def test_a_program_compiled_for_another_wire_is_refused() -> None:
     made = client(model="openai/m", api_base="http://127.0.0.1:9")
-    with pytest.raises(LMConfigurationError, match="initialize the program again"):
+    with pytest.raises(LMConfigurationError, match="make a new version"):
         await made.complete(request(Dialect("anthropic", "anthropic", "claude")))
 
 

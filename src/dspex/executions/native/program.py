@@ -9,12 +9,11 @@ from dspex.executions.native.prompts import Template
 from dspex.executions.native.values import value_parser
 from dspex.gateway.records import Dialect, LanguageModelRequest, Message, Options
 from dspex.kit.errors import Conflict, Invalid, Problem
+from dspex.programs.records import COMPILED_FORMAT
 from dspex.signatures.annotations import annotation_of, default_value
 from dspex.signatures.document import type_from_document
 from dspex.signatures.records import Field
 from dspex.signatures.types import allows_none
-
-FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,10 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class CompiledProgram:
-    """Shared by all requests. `parameters` are the names a request may override."""
+    """Shared by all requests. `parameters` are the LM options a request may override; `rollout_id`, which is
+
+    never sent, is always taken.
+    """
 
     alias: str
     dialect: Dialect
@@ -52,7 +54,7 @@ class CompiledProgram:
 
     def check_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Raises Invalid naming every parameter that this model's requests can't carry exactly."""
-        unknown = [name for name in parameters if name not in self.parameters]
+        unknown = [name for name in parameters if name not in self.parameters and name != "rollout_id"]
         if unknown:
             raise Invalid(
                 f"This program's model does not take {', '.join(unknown)}; it takes "
@@ -66,9 +68,9 @@ class CompiledProgram:
 
 def load(document: Mapping[str, Any], alias: str) -> CompiledProgram:
     """From the stored document. Raises Conflict for a document of another format."""
-    if document.get("v") != FORMAT:
+    if document.get("v") != COMPILED_FORMAT:
         raise Conflict(
-            f"The compiled document has format {document.get('v')!r}, this release reads {FORMAT}; "
+            f"The compiled document has format {document.get('v')!r}, this release reads {COMPILED_FORMAT}; "
             "initialize the program again.",
             code="compiled_by_another_release",
         )

@@ -12,7 +12,7 @@ from dspex.interfaces.cli.session import PROJECT, with_services
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit import json
-from dspex.kit.errors import Invalid
+from dspex.kit.errors import Conflict, Invalid
 from dspex.programs.records import EXECUTABLE, Program, Version
 from dspex.programs.transfer import imported_state
 
@@ -164,6 +164,8 @@ def add_to(app: typer.Typer, application: Application) -> None:
         async def use(services: Services) -> Version:
             program = await services.programs.get(PROJECT, name)
             base = await services.programs.current(program)
+            if base.definition.mock is not None:
+                raise Conflict(f"{name!r} is a mock, which has no use for a state.", code="not_with_mock")
             version = await services.programs.add_version(program, replace(base.definition, state=state))
             if version.status not in EXECUTABLE:
                 (version,) = await services.programs.initialize([version])

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
+from dspex.executions.service import CALLER_GONE
 from dspex.interfaces.rest import problems
 from dspex.kit import json
 from dspex.kit.errors import DspexError, Invalid, TimedOut
@@ -124,6 +125,7 @@ class CancelOnDisconnect:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._watch: asyncio.Task[None] | None = None
+        self.gone = False
 
     def __enter__(self) -> "CancelOnDisconnect":
         loop = asyncio.get_running_loop()
@@ -137,7 +139,8 @@ class CancelOnDisconnect:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         if task is not None:
-            task.cancel()
+            self.gone = True
+            task.cancel(CALLER_GONE)
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()

@@ -17,12 +17,19 @@ from dspex.interfaces.rest.forms import PROJECT, Prediction, ProgramPrediction
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit import json
-from dspex.kit.errors import DspexError, Invalid, Problem
+from dspex.kit.errors import DspexError, Invalid, Problem, Unavailable
 
 _program_body: TypeAdapter[Any] = TypeAdapter(ProgramPrediction)
 _any_body: TypeAdapter[Any] = TypeAdapter(Prediction)
 _REPLAYED = [(b"idempotent-replayed", b"true")]
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+NODE_STOPPING = Unavailable(
+    "This node is stopping and gave the request up; send it again, another node will take it.",
+    code="node_stopping",
+    retry_after=1,
+)
 
 
 class Predict:
@@ -35,12 +42,13 @@ class Predict:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, name: str | None) -> None:
         request_id: str = scope["state"]["request_id"]
+        watch = CancelOnDisconnect(receive)
         try:
             body = await exchange.read_body(scope, receive, self._limit, self._within_s)
             document = exchange.read_json(scope, body)
             key = _idempotency_key(scope)
             given = _check(_any_body if name is None else _program_body, document)
-            with CancelOnDisconnect(receive):
+            with watch:
                 execution, replayed = await self._predict(name, given, len(body), request_id, key)
         except ClientGone:
             return
@@ -48,10 +56,11 @@ class Predict:
             await exchange.answer_error(send, error, request_id)
             return
         except asyncio.CancelledError:
-            # Ours, from the watch: the caller is gone and nobody reads an answer.
-            task = asyncio.current_task()
-            if task is None or not task.uncancel() == 0:
-                raise
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+            if not watch.gone:
+                # The server ends what is still in flight when its time to drain is over.
+                await exchange.answer_error(send, NODE_STOPPING, request_id)
             return
         scope["state"]["execution_id"] = execution.id
         await _answer(send, execution, _REPLAYED if replayed else [])

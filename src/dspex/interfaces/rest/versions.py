@@ -151,9 +151,9 @@ def _changed(base: Definition, body: NewVersion, services: Services) -> Definiti
 
 
 def _language_model(base: LanguageModelChoice, body: NewVersion, services: Services) -> LanguageModelChoice:
-    """The base's model with its options changed, or another one with the options given here."""
+    """The base's model with its options changed; with `model` given, what that alias means today."""
     own = {"temperature": body.temperature, "max_tokens": body.max_tokens, **(body.options or {})}
     given = {name: value for name, value in own.items() if value is not None}
-    if body.model is None or body.model == base.alias:
+    if body.model is None:
         return replace(base, options={**base.options, **given})
     return choose_model(services.settings.models, body.model, options=given)

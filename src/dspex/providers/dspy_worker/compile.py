@@ -10,6 +10,7 @@ import pydantic
 from dspy.utils.saving import get_dependency_versions
 
 from dspex.kit.errors import DspexError
+from dspex.programs.records import COMPILED_FORMAT
 from dspex.providers.dspy_worker.capture import Captured, Unsupported, capture
 from dspex.providers.dspy_worker.checks import check_document
 from dspex.providers.dspy_worker.modules import (
@@ -24,7 +25,6 @@ from dspex.signatures.document import signature_from_document, type_to_document
 from dspex.signatures.records import Field, Signature
 from dspex.signatures.types import STR
 
-FORMAT = 1
 PROBES: dict[str, Any] = {"temperature": 0.123, "max_tokens": 16123, "seed": 12345, "stop": ["\u2021stop"]}
 
 
@@ -50,6 +50,8 @@ def _outcome(definition: Mapping[str, Any]) -> dict[str, Any]:
 
 def _compile(definition: Mapping[str, Any]) -> dict[str, Any]:
     signature = signature_from_document(definition["signature"])
+    if ((definition["lm"].get("options") or {}).get("n") or 1) != 1:
+        raise Unsupported("n > 1: natively a request gets one reply; send it several times")
     state = _state(definition)
     lm = language_model(definition["lm"]["model"], definition["lm"].get("options") or {})
     adapter = adapter_of(definition["adapter"])
@@ -63,7 +65,7 @@ def _compile(definition: Mapping[str, Any]) -> dict[str, Any]:
         raise Unsupported(f"DSPy made {len(captured)} requests where {len(names)} were expected")
     stages = [{"adapter": name, **segment(one, sentinels)} for name, one in zip(names, captured, strict=True)]
     document = {
-        "v": FORMAT,
+        "v": COMPILED_FORMAT,
         "made_by": _versions(),
         "model": definition["lm"]["model"],
         # So that a trace can type an execution's inputs again, also one without a program.

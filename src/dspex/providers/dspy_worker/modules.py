@@ -6,6 +6,7 @@ from typing import Any
 import dspy
 from dspy.adapters import Adapter
 
+from dspex.kit.errors import Invalid
 from dspex.signatures.annotations import annotations_of, default_value, field_constraints
 from dspex.signatures.records import Field, Signature
 
@@ -39,7 +40,13 @@ def module_of(kind: str, signature: type[dspy.Signature], state: Mapping[str, An
         dspy.ChainOfThought(signature) if kind == "chain_of_thought" else dspy.Predict(signature)
     )
     if state is not None:
-        module.load_state(dict(state))
+        try:
+            module.load_state(dict(state))
+        except KeyError as missing:
+            raise Invalid(
+                f"The saved state lacks {missing}: it is of another module or signature than this {kind}.",
+                code="bad_state",
+            ) from None
     return module
 
 

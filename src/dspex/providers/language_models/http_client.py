@@ -50,7 +50,7 @@ class OpenAIChatClient:
         if request.dialect.name != DIALECT:
             raise LMConfigurationError(
                 f"The program was compiled for {request.dialect.provider}, but model {request.model!r} is "
-                "OpenAI-compatible now; initialize the program again.",
+                "OpenAI-compatible now; make a new version of the program with this model.",
                 code="lm_other_dialect",
             )
         body = openai_chat.encode(request)

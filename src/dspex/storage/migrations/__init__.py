@@ -112,8 +112,13 @@ def config(connection: sa.Connection) -> "Config":
     return made
 
 
+def is_known(stored: str | None) -> bool:
+    """Whether this release can read a database at this revision (None: an empty one)."""
+    return stored is None or stored in REVISIONS
+
+
 def _check_known(stored: str | None) -> None:
-    if stored is not None and stored not in REVISIONS:
+    if not is_known(stored):
         raise Conflict(
             f"The database is at revision {stored}, which this DSPex does not know: "
             "a newer one has upgraded it. Run the newer DSPex, or restore a backup made before the upgrade.",
