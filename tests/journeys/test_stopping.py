@@ -31,6 +31,21 @@ def test_sigterm_finishes_what_is_in_flight(tmp_path: Path, simulator: RunningSi
     simulator.control("faults", {"latency": "0ms"})
 
 
+def test_what_outlasts_the_drain_is_told_so_and_recorded(tmp_path: Path, simulator: RunningSimulator) -> None:
+    declared = config(simulator.base_url, extra="server: {drain_s: 1}")
+    with running_service(tmp_path, declared) as service, ThreadPoolExecutor() as pool:
+        simulator.control("script", {"rules": [{"fault": {"kind": "hang"}}]})
+        waiting = pool.submit(service.predict, "qa", {"question": "Which?"})
+        wait_for(lambda: simulator.calls() == 1)
+        assert service.stop() == 0
+        answer = waiting.result()
+        assert (answer.status_code, answer.json()["code"]) == (503, "node_stopping")
+    with running_service(tmp_path, declared) as service, service.client() as client:
+        (record,) = client.get("/v1/executions").json()["data"]
+        assert record["status"] == "cancelled"
+        assert "node stopped" in record["error"]["message"]
+
+
 def test_a_caller_that_leaves_ends_the_call_to_the_model(tmp_path: Path, simulator: RunningSimulator) -> None:
     with running_service(tmp_path, config(simulator.base_url)) as service, service.client() as client:
         simulator.control("script", {"rules": [{"fault": {"kind": "hang"}}]})
