@@ -25,13 +25,13 @@ def definition(
     [
         (definition(model="mistral/mistral-small"), "through LiteLLM"),
         (definition(model="azure/gpt-4o"), "azure"),
-        (definition(options={"n": 3, "temperature": 1.0}), "6 requests"),
+        (definition(options={"n": 3, "temperature": 1.0}), "n > 1"),
         (definition(options={"logprobs": True}), "logprobs"),
         (definition(options={"extra_headers": {"a": "b"}}), "LiteLLM"),
         (definition(options={"max_tokens": 10}, model="openai/gpt-5"), "16000"),
         (definition(options={"api_key": "k"}), "api_key"),
         (definition(state={"demos": [], "signature": {}}), "instructions"),
-        (definition(state={"predict": {}}), "KeyError"),
+        (definition(state={"predict": {}}), "saved state lacks"),
         (definition(model="openai/"), "no model id"),
     ],
 )
