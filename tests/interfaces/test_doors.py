@@ -153,7 +153,12 @@ async def test_the_configuration_is_shown_without_its_secrets() -> None:
                     model="openai/gpt-4o-mini",
                     env="OPENAI_API_KEY",
                     api_base="https://user:hush@llm.example/v1",
-                    options={"top_p": 0.5, "api_key": "hush", "extra": {"X-Auth-Token": "hush"}},
+                    options={
+                        "top_p": 0.5,
+                        "api_key": "hush",
+                        "extra": {"X-Auth-Token": "hush", "accessToken": "hush", "clientSecret": "hush"},
+                        "defaultHeaders": {"X-Anything": "hush"},
+                    },
                 )
             },
         ),

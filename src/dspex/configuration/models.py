@@ -1,8 +1,45 @@
 """The model registry of `dspex.yaml`: aliases, where they answer, and which variable holds the key."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+# What shapes an answer. Nothing else is stored with a version: neither keys nor addresses can be among it.
+GENERATION_OPTIONS = frozenset(
+    {
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "metadata",
+        "min_p",
+        "modalities",
+        "n",
+        "parallel_tool_calls",
+        "prediction",
+        "presence_penalty",
+        "reasoning",
+        "reasoning_effort",
+        "repetition_penalty",
+        "response_format",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stop",
+        "store",
+        "temperature",
+        "thinking",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
+    }
+)
 
 
 class Pricing(BaseModel):
@@ -19,7 +56,7 @@ class ModelSettings(BaseModel):
     """One entry of `models.registry`. `env` names the environment variable with the API key, never the key.
 
     `model` is DSPy's spelling, "provider/name"; "simulator/..." is the built-in simulator.
-    `options` are further LM options as `dspy.LM` takes them (top_p, stop, seed, ...).
+    `options` are further LM options as `dspy.LM` takes them (top_p, stop, seed, ...): GENERATION_OPTIONS only.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -34,6 +71,18 @@ class ModelSettings(BaseModel):
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1024
     pricing: Pricing | None = None
+
+
+def unsupported_options(options: Iterable[str]) -> list[str]:
+    """The names among these that are no generation options."""
+    return [name for name in options if name not in GENERATION_OPTIONS]
+
+
+def option_advice(name: str) -> str:
+    return (
+        f"{name[:100]!r} is not an LM option that shapes an answer; the variable of a key goes into `env` and an "
+        "address into `api_base` of the model in models.registry"
+    )
 
 
 class ModelRegistry(BaseModel):

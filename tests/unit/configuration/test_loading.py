@@ -136,6 +136,16 @@ def test_what_sections_say_of_each_other_is_reported_at_once(place: Path) -> Non
     ]
 
 
+def test_a_key_among_the_options_of_a_model_is_a_mistake(place: Path) -> None:
+    text = "models: {default: a, registry: {a: {model: openai/x, options: {api_key: hush, top_p: 0.5}}}}"
+    refused = refusal(write(place / "bad.yaml", text))
+    assert [(one.pointer, one.code) for one in refused.problems] == [
+        ("/models/registry/a/options/api_key", "unsupported_option")
+    ]
+    assert "`env`" in refused.message
+    assert "hush" not in refused.message
+
+
 def test_a_file_that_was_named_must_be_there(place: Path) -> None:
     with pytest.raises(Invalid, match="dspex init") as caught:
         load_settings(place / "none.yaml")
