@@ -78,7 +78,15 @@ def test_sqlite_is_kept_in_the_data_directory() -> None:
     [
         ("postgresql://dspex:s3cret@db:5432/dspex", "postgresql://dspex:***@db:5432/dspex"),
         ("postgresql://dspex:p@ss:word@db/dspex", "postgresql://dspex:***@db/dspex"),
+        ("postgresql://dspex:p@s/s:wo#rd@db/dspex", "postgresql://dspex:***@db/dspex"),
         ("postgresql://dspex@db/dspex", "postgresql://dspex@db/dspex"),
+        ("postgresql://db/dspex?user=u&password=secret", "postgresql://db/dspex?***"),
+        ("postgresql://db/dspex?user=u&password=se@cret", "postgresql://***"),
+        ("postgresql://dspex:s3?cret@db/dspex", "postgresql://***"),
+        ("postgresql://dspex:s3cret@[::1/dspex", "postgresql://dspex:***@[::1/dspex"),
+        ("postgresql://dspex:s3cret@db:99999/dspex", "postgresql://dspex:***@db:99999/dspex"),
+        ("host=db password=s3cret", "***"),
+        ("sqlite:////var/a@b/dspex.db", "sqlite:////var/a@b/dspex.db"),
         ("sqlite:////var/lib/dspex.db", "sqlite:////var/lib/dspex.db"),
     ],
 )

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
-MASK = "***"
+from dspex.kit.addresses import MASK, without_secrets
+
 _SECRET = re.compile(
     r"(?i)(^|[_\-.])(api_?key|key|token|secret|password|passwd|authorization|credentials?)($|[_\-.])"
 )
@@ -28,17 +28,5 @@ def redacted(value: Any, name: str = "") -> Any:
     if isinstance(value, str) and value and _SECRET.search(_CAMEL.sub("_", name)):
         return MASK
     if isinstance(value, str) and _URL.match(value):
-        return _url(value)
+        return without_secrets(value)
     return value
-
-
-def _url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return MASK
-    place = parts.netloc
-    if "@" in place:
-        user, _, host = place.rpartition("@")
-        place = f"{user.partition(':')[0]}:{MASK}@{host}" if ":" in user else f"{MASK}@{host}"
-    return parts._replace(netloc=place, query=MASK if parts.query else "", fragment="").geturl()
