@@ -152,7 +152,7 @@ async def test_the_configuration_is_shown_without_its_secrets() -> None:
                 "main": ModelSettings(
                     model="openai/gpt-4o-mini",
                     env="OPENAI_API_KEY",
-                    api_base="https://user:hush@llm.example/v1",
+                    api_base="https://llm.example/v1",
                     options={
                         "top_p": 0.5,
                         "api_key": "hush",

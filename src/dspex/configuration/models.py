@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 # What shapes an answer. Nothing else is stored with a version: neither keys nor addresses can be among it.
 GENERATION_OPTIONS = frozenset(
@@ -52,6 +54,29 @@ class Pricing(BaseModel):
     cache_read_per_million: Annotated[float, Field(ge=0)] | None = None
 
 
+def _checked_base(address: str) -> str:
+    """Does not quote the address: what is wrong in it may be a key."""
+    try:
+        parts = urlsplit(address)
+        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
+    except ValueError:
+        known = False
+    if not known or any(one.isspace() or not one.isprintable() for one in address):
+        raise PydanticCustomError(
+            "api_base", "write an http or https address with a host, and a port up to 65535"
+        )
+    if "@" in parts.netloc:
+        raise PydanticCustomError(
+            "api_base", "leave user and password out; `env` names the variable of the key"
+        )
+    if parts.query or parts.fragment or address.endswith(("?", "#")):
+        raise PydanticCustomError("api_base", "leave out what begins with ? or #")
+    return address
+
+
+ApiBase = Annotated[str, AfterValidator(_checked_base)]
+
+
 class ModelSettings(BaseModel):
     """One entry of `models.registry`. `env` names the environment variable with the API key, never the key.
 
@@ -64,7 +89,7 @@ class ModelSettings(BaseModel):
     model: Annotated[str, Field(min_length=1, max_length=300)]
     model_type: Literal["chat"] = "chat"
     env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    api_base: str | None = None
+    api_base: ApiBase | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     options: dict[str, Any] = Field(default_factory=dict)

@@ -144,6 +144,38 @@ def test_what_sections_say_of_each_other_is_reported_at_once(place: Path) -> Non
     ]
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ftp://hush.example",
+        "llm.example/v1",
+        "https://",
+        "https://hush.example:99999",
+        "https://hush.example:port",
+        "https://[::1",
+        "https://user:hush@llm.example/v1",
+        "https://hush@llm.example/v1",
+        "https://llm.example/v1?key=hush",
+        "https://llm.example/v1#hush",
+        "https://llm.example/v 1",
+    ],
+)
+def test_an_address_of_a_model_that_can_not_be_used_is_a_mistake(address: str, place: Path) -> None:
+    text = f'models: {{default: a, registry: {{a: {{model: openai/x, api_base: "{address}"}}}}}}'
+    refused = refusal(write(place / "bad.yaml", text))
+    assert [one.pointer for one in refused.problems] == ["/models/registry/a/api_base"]
+    assert "hush" not in refused.message
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:9000/v1", "http://[::1]:9000", "https://llm.example/v1/"]
+)
+def test_an_address_of_a_model_is_taken_as_written(address: str, place: Path) -> None:
+    text = f'models: {{default: a, registry: {{a: {{model: openai/x, api_base: "{address}"}}}}}}'
+    settings, _ = load_settings(write(place / "good.yaml", text))
+    assert settings.models.registry["a"].api_base == address
+
+
 def test_a_key_among_the_options_of_a_model_is_a_mistake(place: Path) -> None:
     text = "models: {default: a, registry: {a: {model: openai/x, options: {api_key: hush, top_p: 0.5}}}}"
     refused = refusal(write(place / "bad.yaml", text))

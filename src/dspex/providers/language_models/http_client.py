@@ -16,6 +16,7 @@ from dspex.gateway.errors import (
     LMUnexpectedError,
 )
 from dspex.gateway.records import LanguageModelReply, LanguageModelRequest
+from dspex.kit.addresses import without_secrets
 from dspex.providers.language_models import openai_chat
 from dspex.providers.secrets import hidden
 
@@ -32,7 +33,8 @@ class OpenAIChatClient:
         url = URL(base_url.rstrip("/") + "/chat/completions")
         if url.scheme not in ("http", "https") or not url.host:
             raise LMConfigurationError(
-                f"api_base {base_url!r} is not an http or https address; correct it in models.registry."
+                f"api_base {without_secrets(base_url)!r} is not an http or https address; correct it in "
+                "models.registry."
             )
         self._url = url
         self._where = f"{url.scheme}://{url.authority.rpartition('@')[2]}"
