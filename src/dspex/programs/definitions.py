@@ -1,7 +1,7 @@
 """From what a user writes to a Definition."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from dspex.configuration.models import ModelRegistry
 from dspex.kit.errors import Invalid, Problem
@@ -47,8 +47,14 @@ def define(
 ) -> Definition:
     """A definition with its signature in canonical form.
 
-    Raises Invalid for a bad signature, its problems placed under /signature.
+    Raises Invalid for a bad signature, its problems placed under /signature, and for an unknown module.
     """
+    if module not in get_args(Module):
+        raise Invalid(
+            f"There is no module {module!r}; natively there are {' and '.join(get_args(Module))}.",
+            code="unknown_module",
+            problems=[Problem("/module", "unknown_module", "not a module that runs natively")],
+        )
     try:
         document = signature_to_document(parse_signature(signature))
     except Invalid as error:

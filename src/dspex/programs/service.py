@@ -40,6 +40,7 @@ from dspex.programs.rules import (
 
 log = structlog.get_logger(__name__)
 ADHOC_QUEUE = 64
+REFUSALS_KEPT = 1000
 
 
 class ProgramService:
@@ -49,6 +50,8 @@ class ProgramService:
         self._clock = clock
         self._facts = facts
         self._compiling: dict[tuple[str, str], asyncio.Task[CompiledDocument]] = {}
+        # Asking again for what DSPy refuses should not start a process again.
+        self._refused: dict[str, str] = {}
 
     async def get(self, project: str, name: str) -> Program:
         """Raises Missing (code program_missing)."""
@@ -213,6 +216,8 @@ class ProgramService:
         stored = await self._store.compiled(project, digest)
         if stored is not None:
             return stored
+        if digest in self._refused:
+            raise _not_native(self._refused[digest])
         key = (project, digest)
         task = self._compiling.get(key)
         if task is None:
@@ -232,7 +237,10 @@ class ProgramService:
     async def _compile_one(self, project: str, definition: Definition, digest: str) -> CompiledDocument:
         (outcome,) = await self._compiler.compile([definition])
         if isinstance(outcome, Refused):
-            raise Invalid(f"This can't run: {outcome.reason}", code="not_native")
+            if len(self._refused) >= REFUSALS_KEPT:
+                self._refused.clear()
+            self._refused[digest] = outcome.reason
+            raise _not_native(outcome.reason)
         compiled = CompiledDocument(digest, project, outcome.document, outcome.saved_state, self._clock.now())
         await self._store.add_compiled(compiled)
         return compiled
@@ -336,6 +344,10 @@ class ProgramService:
                 code="not_compiled",
             )
         return dict(compiled.saved_state)
+
+
+def _not_native(reason: str) -> Invalid:
+    return Invalid(f"This can't run: {reason}", code="not_native")
 
 
 def previous_deployment(history: Sequence[Deployment]) -> str | None:
