@@ -303,9 +303,21 @@ async def test_the_first_claim_wins_however_many_come_at_once(stores: Stores) ->
 async def test_one_of_many_takes_over_a_claim_of_a_dead_node(stores: Stores) -> None:
     await stores.executions.claim(claim(node="dead"))
     heirs = [claim(node=f"heir-{n}", execution_id=f"e-{n}") for n in range(8)]
-    done = await asyncio.gather(*(stores.executions.take_over(one, from_node="dead") for one in heirs))
+    done = await asyncio.gather(*(stores.executions.take_over(one, from_execution="e") for one in heirs))
     assert done.count(True) == 1
     assert await stores.executions.claim(claim()) == heirs[done.index(True)]
+
+
+async def test_a_claim_that_was_taken_over_is_as_good_as_new(stores: Stores) -> None:
+    await stores.executions.claim(claim())
+    first = claim(execution_id="e1", created_at=NOON + minutes(60))
+    assert await stores.executions.take_over(first, from_execution="e")
+    # Who read the old claim, too, comes too late, though it is still held by the same node.
+    late = claim(execution_id="e2", created_at=NOON + minutes(61))
+    assert not await stores.executions.take_over(late, from_execution="e")
+    assert await stores.executions.claim(late) == first
+    assert await stores.executions.take_over(late, from_execution="e1")
+    assert await stores.executions.claim(first) == late
 
 
 async def test_a_claim_is_released_by_its_execution_only(stores: Stores) -> None:

@@ -85,9 +85,8 @@ class Idempotency:
                 cancelled = execution is not None and execution.status == "cancelled"
                 if not cancelled and not await self._abandoned(held):
                     break
-                if not await self._store.take_over(
-                    replace(mine, created_at=self._clock.now()), from_node=held.node
-                ):
+                heir = replace(mine, created_at=self._clock.now())
+                if not await self._store.take_over(heir, from_execution=held.execution_id):
                     continue
             return await self._execute(mine, execute), False
         raise Conflict(

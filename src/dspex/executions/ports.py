@@ -61,8 +61,8 @@ class ExecutionStore(ExecutionReader, Protocol):
         """Stores the claim, or returns the one that was there first. Atomic across nodes."""
         ...
 
-    async def take_over(self, claim: IdempotencyClaim, *, from_node: str) -> bool:
-        """Replaces execution_id and node of a claim still held by `from_node`; False when it is not."""
+    async def take_over(self, claim: IdempotencyClaim, *, from_execution: str) -> bool:
+        """Replaces the claim that is still held for that execution id; False when it is not, any more."""
         ...
 
     async def release(self, project: str, key: str, *, execution_id: str) -> None:

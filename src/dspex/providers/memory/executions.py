@@ -158,13 +158,11 @@ class MemoryExecutions:
     async def claim(self, claim: IdempotencyClaim) -> IdempotencyClaim:
         return self._claims.setdefault((claim.project, claim.key), claim)
 
-    async def take_over(self, claim: IdempotencyClaim, *, from_node: str) -> bool:
+    async def take_over(self, claim: IdempotencyClaim, *, from_execution: str) -> bool:
         held = self._claims.get((claim.project, claim.key))
-        if held is None or held.node != from_node:
+        if held is None or held.execution_id != from_execution:
             return False
-        self._claims[claim.project, claim.key] = replace(
-            held, execution_id=claim.execution_id, node=claim.node
-        )
+        self._claims[claim.project, claim.key] = replace(claim, body_digest=held.body_digest)
         return True
 
     async def release(self, project: str, key: str, *, execution_id: str) -> None:

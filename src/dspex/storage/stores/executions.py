@@ -109,15 +109,15 @@ class StoredExecutions(StoredExecutionReader):
             if row is not None:
                 return IdempotencyClaim(**row)
 
-    async def take_over(self, claim: IdempotencyClaim, *, from_node: str) -> bool:
+    async def take_over(self, claim: IdempotencyClaim, *, from_execution: str) -> bool:
         query = (
             sa.update(idempotency_claims)
             .where(
                 idempotency_claims.c.project == claim.project,
                 idempotency_claims.c.key == claim.key,
-                idempotency_claims.c.node == from_node,
+                idempotency_claims.c.execution_id == from_execution,
             )
-            .values(execution_id=claim.execution_id, node=claim.node)
+            .values(execution_id=claim.execution_id, node=claim.node, created_at=claim.created_at)
         )
         async with self._sessions.writing() as session:
             return (await session.execute(query)).rowcount == 1
