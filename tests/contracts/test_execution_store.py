@@ -335,6 +335,25 @@ async def test_a_claim_goes_with_its_execution(stores: Stores) -> None:
     assert await stores.executions.claim(claim(execution_id="e2")) == claim(execution_id="e2")
 
 
+async def test_claims_whose_execution_never_came_are_pruned_by_age(stores: Stores) -> None:
+    await stores.executions.save([execution(id="done")])
+    kept = [
+        claim(key="done", execution_id="done"),
+        claim(key="young", execution_id="young", created_at=NOON + minutes(1)),
+    ]
+    lost = [claim(key=str(n), execution_id=str(n)) for n in range(3)]
+    # An execution of this id in another project is not its execution.
+    lost.append(claim(key="elsewhere", execution_id="done", project="other"))
+    for one in (*kept, *lost):
+        await stores.executions.claim(one)
+    assert await stores.executions.prune_claims(older_than=NOON + minutes(1)) == len(lost)
+    for one in kept:
+        assert await stores.executions.claim(replace(one, execution_id="new")) == one
+    for one in lost:
+        new = replace(one, execution_id="new")
+        assert await stores.executions.claim(new) == new
+
+
 async def test_nodes_beat(stores: Stores) -> None:
     assert await stores.nodes.last_beat("n") is None
     await stores.nodes.beat("n", NOON)

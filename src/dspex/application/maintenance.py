@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -15,6 +15,7 @@ from dspex.kit.errors import DspexError
 log = structlog.get_logger(__name__)
 BEAT_S = 5.0
 DEAD_AFTER = timedelta(seconds=20)
+CLAIM_KEPT = timedelta(days=1)
 PRUNE_EVERY_BEATS = 720
 
 
@@ -62,7 +63,7 @@ class Maintenance:
             await asyncio.sleep(BEAT_S)
 
     async def beat(self, *, prune: bool) -> None:
-        """One round: heartbeat, orphans of dead nodes, and retention when asked for."""
+        """One round: heartbeat, orphans of dead nodes, and when asked for retention and forgotten claims."""
         now = self._clock.now()
         await self._nodes.beat(self._node, now)
         failed = await self._executions.fail_orphans(
@@ -70,7 +71,13 @@ class Maintenance:
         )
         if failed:
             log.warning("orphans_failed", executions=failed)
-        if prune and (self._retention.days is not None or self._retention.rows is not None):
+        if prune:
+            await self._prune(now)
+
+    async def _prune(self, now: datetime) -> None:
+        if claims := await self._executions.prune_claims(older_than=now - CLAIM_KEPT):
+            log.info("claims_pruned", claims=claims)
+        if self._retention.days is not None or self._retention.rows is not None:
             older_than = None if self._retention.days is None else now - timedelta(days=self._retention.days)
             pruned = await self._executions.prune(
                 None, older_than=older_than, keep_newest=self._retention.rows

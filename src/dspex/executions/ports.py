@@ -54,7 +54,13 @@ class ExecutionStore(ExecutionReader, Protocol):
     async def prune(
         self, project: str | None, *, older_than: datetime | None, keep_newest: int | None
     ) -> int:
-        """Deletes finished rows by age or beyond a count for each project, in batches; returns how many."""
+        """Deletes finished rows by age or beyond a count for each project, in batches; returns how many.
+
+        Their claims go with them."""
+        ...
+
+    async def prune_claims(self, *, older_than: datetime) -> int:
+        """Deletes claims of that age whose execution never came, in batches; returns how many."""
         ...
 
     async def claim(self, claim: IdempotencyClaim) -> IdempotencyClaim:

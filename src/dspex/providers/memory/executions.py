@@ -155,6 +155,16 @@ class MemoryExecutions:
         }
         return len(doomed)
 
+    async def prune_claims(self, *, older_than: datetime) -> int:
+        kept = {
+            key: claim
+            for key, claim in self._claims.items()
+            if claim.created_at >= older_than or (claim.project, claim.execution_id) in self._rows
+        }
+        pruned = len(self._claims) - len(kept)
+        self._claims = kept
+        return pruned
+
     async def claim(self, claim: IdempotencyClaim) -> IdempotencyClaim:
         return self._claims.setdefault((claim.project, claim.key), claim)
 
