@@ -8,7 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dspex.executions.records import SORTS, Execution, ExecutionError, ExecutionFilter, IdempotencyClaim
+from dspex.executions.records import (
+    PAGE_SIZE,
+    SORTS,
+    Execution,
+    ExecutionError,
+    ExecutionFilter,
+    IdempotencyClaim,
+)
 from dspex.kit.errors import Invalid
 from dspex.storage.encoding import escape, json_text, json_value, unescape
 from tests.contracts.conftest import Stores
@@ -151,6 +158,27 @@ async def test_a_cursor_of_another_order_is_refused(stores: Stores) -> None:
     ):
         with pytest.raises(Invalid, match="cursor"):
             await stores.executions.list("default", ExecutionFilter(), sort=sort, limit=1, cursor=cursor)
+
+
+async def test_a_list_leaves_the_traces_out(stores: Stores) -> None:
+    await stores.executions.save([EVERYTHING])
+    page = await stores.executions.list("default", ExecutionFilter(), sort="created_at", limit=9, cursor=None)
+    assert page.data == (replace(EVERYTHING, calls=()),)
+
+
+async def test_large_records_make_short_pages(stores: Stores) -> None:
+    part = "x" * (PAGE_SIZE // 5)
+    rows = [execution(id=str(n), inputs={"a": part}, outputs={"b": part}) for n in range(5)]
+    await stores.executions.save([*rows, execution(id="5", inputs={"a": part * 6}), execution(id="6")])
+    pages: list[list[str]] = []
+    cursor = None
+    while not pages or cursor is not None:
+        page = await stores.executions.list(
+            "default", ExecutionFilter(), sort="created_at", limit=9, cursor=cursor
+        )
+        pages.append([one.id for one in page.data])
+        cursor = page.next_cursor
+    assert pages == [["0", "1"], ["2", "3"], ["4"], ["5"], ["6"]]
 
 
 async def test_an_unknown_sort_order_is_refused(stores: Stores) -> None:

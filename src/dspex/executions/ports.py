@@ -20,7 +20,11 @@ class ExecutionReader(Protocol):
     async def list(
         self, project: str, where: ExecutionFilter, *, sort: str, limit: int, cursor: str | None
     ) -> Page[Execution]:
-        """`sort` is one of `records.SORTS`; ties are broken by id, so pages never overlap."""
+        """`sort` is one of `records.SORTS`; ties are broken by id, so pages never overlap.
+
+        Records come without their `calls`. A page ends early, with a cursor, before the JSON of its records
+        would pass `records.PAGE_SIZE` characters; it has one record at least.
+        """
         ...
 
     async def statistics(

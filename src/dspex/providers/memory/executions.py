@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dspex.executions.records import (
+    PAGE_SIZE,
     SORTS,
     CostLine,
     Execution,
@@ -17,8 +18,9 @@ from dspex.executions.records import (
     ExecutionStatistics,
     IdempotencyClaim,
 )
+from dspex.kit import json
 from dspex.kit.errors import Invalid, Problem
-from dspex.kit.paging import Page, decode_cursor, encode_cursor
+from dspex.kit.paging import Page, decode_cursor, encode_cursor, fitting
 
 UNFINISHED = frozenset({"pending", "running"})
 
@@ -67,8 +69,9 @@ class MemoryExecutions:
         if cursor is not None:
             after = _position(cursor, sort)
             found = [one for one in found if (place(one) < after if sort[0] == "-" else place(one) > after)]
-        page = tuple(found[:limit])
-        more = len(found) > limit
+        count = fitting((_size(one) for one in found[:limit]), PAGE_SIZE)
+        page = tuple(replace(one, calls=()) for one in found[:count])
+        more = len(found) > count
         return Page(page, encode_cursor(sort, *place(page[-1])) if more else None)
 
     async def statistics(
@@ -194,6 +197,11 @@ class MemoryExecutions:
             and (where.since is None or one.created_at >= where.since)
             and (where.until is None or one.created_at < where.until)
         ]
+
+
+def _size(one: Execution) -> int:
+    parts = (one.inputs, one.outputs, one.usage, one.parameters, one.metadata, one.violations)
+    return sum(len(json.dumps(part)) for part in parts)
 
 
 def _placing(name: str) -> Callable[[Execution], tuple[Any, str]]:
