@@ -27,6 +27,7 @@ PERCENTILES = (0.5, 0.95, 0.99)
 MOST_VERSIONS = 2**31 - 1
 # What is unknown sorts as if it were less than nothing.
 _UNKNOWN = -1.0
+_PLACE = [executions.c[name] for name in ("id", "created_at", "duration_ms", "cost_usd")]
 _LISTED = [column for column in executions.columns if column is not executions.c.calls]
 _JSON = [column for column in _LISTED if isinstance(column.type, sa.JSON)]
 _SIZE = sum(
@@ -59,7 +60,7 @@ class StoredExecutionReader:
         descending = sort.startswith("-")
         key = _sort_key(sort.lstrip("-"))
         order = [key, executions.c.id]
-        query = sa.select(executions.c.id, _SIZE).where(*_conditions(project, where)).limit(limit + 1)
+        query = sa.select(*_PLACE, _SIZE).where(*_conditions(project, where)).limit(limit + 1)
         query = query.order_by(*(column.desc() if descending else column.asc() for column in order))
         if cursor is not None:
             query = query.where(past(order, _position(cursor, sort), descending=descending))
@@ -74,7 +75,7 @@ class StoredExecutionReader:
             rows = {row["id"]: row for row in (await session.execute(whole)).mappings()}
         # Not all are there when some were pruned between the two questions.
         data = tuple(execution_of(rows[row.id]) for row in sized[:count] if row.id in rows)
-        return Page(data, _cursor(data[-1], sort) if data and len(sized) > count else None)
+        return Page(data, _cursor(sized[count - 1], sort) if len(sized) > count else None)
 
     async def statistics(
         self,
@@ -198,7 +199,7 @@ def _sort_key(name: str) -> "sa.ColumnElement[Any]":
     return sa.func.coalesce(executions.c[name], sa.literal_column(str(_UNKNOWN), sa.Double))
 
 
-def _cursor(last: Execution, sort: str) -> str:
+def _cursor(last: "sa.Row[Any]", sort: str) -> str:
     name = sort.lstrip("-")
     if name == "created_at":
         return encode_cursor(sort, time_text(last.created_at), last.id)
