@@ -199,7 +199,7 @@ def _sort_key(name: str) -> "sa.ColumnElement[Any]":
     return sa.func.coalesce(executions.c[name], sa.literal_column(str(_UNKNOWN), sa.Double))
 
 
-def _cursor(last: "sa.Row[Any]", sort: str) -> str:
+def _cursor(last: "sa.Row[*tuple[Any, ...]]", sort: str) -> str:
     name = sort.lstrip("-")
     if name == "created_at":
         return encode_cursor(sort, time_text(last.created_at), last.id)
