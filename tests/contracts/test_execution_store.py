@@ -392,6 +392,15 @@ async def test_nodes_beat(stores: Stores) -> None:
     assert left is not None and left.timestamp() == 0
 
 
+async def test_nodes_long_dead_are_forgotten(stores: Stores) -> None:
+    for node, ago in (("dead", 2.0), ("silent", 1.0), ("alive", 0.0), ("gone", 0.0)):
+        await stores.nodes.beat(node, NOON - minutes(ago))
+    await stores.nodes.leave("gone")
+    assert await stores.nodes.forget(beat_before=NOON - minutes(1)) == 2
+    known = [node for node in ("dead", "silent", "alive", "gone") if await stores.nodes.last_beat(node)]
+    assert known == ["silent", "alive"]
+
+
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=12)
 ANY_JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | ANY_TEXT,

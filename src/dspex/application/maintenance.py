@@ -16,6 +16,7 @@ log = structlog.get_logger(__name__)
 BEAT_S = 5.0
 DEAD_AFTER = timedelta(seconds=20)
 CLAIM_KEPT = timedelta(days=1)
+NODE_KEPT = timedelta(days=1)
 PRUNE_EVERY_BEATS = 720
 
 
@@ -63,7 +64,7 @@ class Maintenance:
             await asyncio.sleep(BEAT_S)
 
     async def beat(self, *, prune: bool) -> None:
-        """One round: heartbeat, orphans of dead nodes, and when asked for retention and forgotten claims."""
+        """One round: heartbeat, orphans of dead nodes, and when asked for retention, old claims and nodes."""
         now = self._clock.now()
         await self._nodes.beat(self._node, now)
         failed = await self._executions.fail_orphans(
@@ -77,6 +78,8 @@ class Maintenance:
     async def _prune(self, now: datetime) -> None:
         if claims := await self._executions.prune_claims(older_than=now - CLAIM_KEPT):
             log.info("claims_pruned", claims=claims)
+        if nodes := await self._nodes.forget(beat_before=now - NODE_KEPT):
+            log.info("nodes_forgotten", nodes=nodes)
         if self._retention.days is not None or self._retention.rows is not None:
             older_than = None if self._retention.days is None else now - timedelta(days=self._retention.days)
             pruned = await self._executions.prune(

@@ -91,6 +91,13 @@ class Nodes(Protocol):
 
     async def last_beat(self, node: str) -> datetime | None: ...
 
+    async def forget(self, *, beat_before: datetime) -> int:
+        """Deletes nodes that last beat before that time, or left; returns how many.
+
+        A node that is not known counts as dead, as a forgotten one did before.
+        """
+        ...
+
 
 class Recorder(Protocol):
     """The way of finished executions into the store."""

@@ -23,3 +23,12 @@ async def test_claims_without_an_execution_go_after_a_day(retention: Retention) 
     assert len(executions._claims) == 2
     await maintenance.beat(prune=True)
     assert [key for _, key in executions._claims] == ["23"]
+
+
+async def test_nodes_are_forgotten_a_day_after_they_died() -> None:
+    clock, nodes = SystemClock(), MemoryNodes()
+    maintenance = Maintenance(MemoryExecutions(nodes), nodes, Retention(), clock, "n")
+    for hours in (23, 25):
+        await nodes.beat(str(hours), clock.now() - timedelta(hours=hours))
+    await maintenance.beat(prune=True)
+    assert set(nodes.beats) == {"n", "23"}

@@ -40,6 +40,12 @@ class MemoryNodes:
     async def last_beat(self, node: str) -> datetime | None:
         return self.beats.get(node)
 
+    async def forget(self, *, beat_before: datetime) -> int:
+        gone = [node for node, beat in self.beats.items() if beat < beat_before]
+        for node in gone:
+            del self.beats[node]
+        return len(gone)
+
 
 class MemoryExecutions:
     """An `executions.ports.ExecutionStore` and a `Recorder`. Nothing awaits inside, so all is atomic."""
