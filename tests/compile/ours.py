@@ -42,5 +42,6 @@ async def run(
     except DspexError as raised:
         error = type(raised).__name__
         if raised.code == "reply_nested_too_deeply":
-            error = "RecursionError"
+            # Python's own errors, which DSPy lets through.
+            error = "RecursionError or ValueError"
     return Outcome(values, error, tuple(orjson.loads(body) for body in gateway.wire))

@@ -59,6 +59,8 @@ def run(
             arguments = {**inputs, **({"config": dict(config)} if config else {})}
             prediction = module(**arguments)
             values = dict(prediction.items())
-        except (DSPyError, RecursionError) as raised:
+        except DSPyError as raised:
             error = type(raised).__name__
+        except (RecursionError, ValueError):
+            error = "RecursionError or ValueError"
     return Outcome(values, error, tuple(json.loads(body) for body in wire))

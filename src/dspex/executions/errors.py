@@ -31,3 +31,9 @@ class OutputTooLarge(Unavailable):
     """The outputs are larger than the limit for them."""
 
     default_code = "outputs_too_large"
+
+
+class UnreadableReply(Unavailable):
+    """The reply is nested so deeply that Python's parsers give up."""
+
+    default_code = "reply_nested_too_deeply"

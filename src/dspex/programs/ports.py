@@ -67,8 +67,11 @@ class ProgramReader(Protocol):
 
 
 class ProgramStore(ProgramReader, Protocol):
-    async def add(self, program: Program) -> None:
-        """Raises Conflict (code program_exists) when the project has a program of this name."""
+    async def add(self, program: Program, *versions: Version) -> None:
+        """The program and its first versions, in one transaction; their numbers are stored as given.
+
+        Raises Conflict (code program_exists) when the project has a program of this name.
+        """
         ...
 
     async def update(self, program: Program) -> None:

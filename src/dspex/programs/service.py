@@ -85,8 +85,9 @@ class ProgramService:
             )
         now = self._clock.now()
         program = Program(new_id(), project, name, source, settings, now, now, description)
-        await self._store.add(program)
-        return program, await self._draft(program, definition)
+        version = replace(self._draft(program, definition), number=1)
+        await self._store.add(program, version)
+        return program, version
 
     async def add_version(
         self, program: Program, definition: Definition, *, parent_id: str | None = None
@@ -99,10 +100,10 @@ class ProgramService:
         existing = await self._store.version_by_digest(
             program.project, program.id, definition_digest(definition)
         )
-        return existing or await self._draft(program, definition, parent_id)
+        return existing or await self._store.add_version(self._draft(program, definition, parent_id))
 
-    async def _draft(self, program: Program, definition: Definition, parent_id: str | None = None) -> Version:
-        version = Version(
+    def _draft(self, program: Program, definition: Definition, parent_id: str | None = None) -> Version:
+        return Version(
             id=new_id(),
             project=program.project,
             program_id=program.id,
@@ -113,7 +114,6 @@ class ProgramService:
             created_at=self._clock.now(),
             parent_id=parent_id,
         )
-        return await self._store.add_version(version)
 
     async def initialize(self, versions: Sequence[Version]) -> builtins.list[Version]:
         """Makes versions executable: compiled documents found again, the rest compiled in one worker run.

@@ -1,26 +1,65 @@
 """Corners of reply parsing that matter to us beyond being DSPy's (which tests/compile holds)."""
 
+import json
+import time
+
 import pytest
 
-from dspex.executions.errors import AdapterParseError, UnsupportedInput
+from dspex.executions.errors import AdapterParseError, UnreadableReply, UnsupportedInput
 from dspex.executions.native.parsing import Output, ReplyParser
 from dspex.executions.native.prompts import CUSTOM_TYPE_MARKER, Template, render_value
-from dspex.executions.native.values import REPAIR_LIMIT, needs_care, value_parser
+from dspex.executions.native.repairing import is_quick, repair
+from dspex.executions.native.values import value_parser
 
 PARSER = ReplyParser("chat", (Output("answer", value_parser(list[int])),))
 
 
-def test_hostile_text_is_not_repaired_for_minutes() -> None:
-    hostile = "[[ ## answer ## ]]\n" + "(" * (REPAIR_LIMIT + 1)
-    assert needs_care(hostile)
+HOSTILE = [
+    "{" * 199 + "x" * 32_000,
+    "{" * 150 + "x" * 30_000 + "}" * 150,
+    '[" ' * 10_000,
+    "[{]}" * 8_000,
+    "(" * 40_000,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_is_refused_at_once(text: str) -> None:
+    assert not is_quick(text)
+    started = time.process_time()
     with pytest.raises(AdapterParseError) as refused:
-        PARSER.parse(hostile)
-    assert refused.value.code == "reply_too_long_to_repair"
+        repair(text)
+    assert refused.value.code == "reply_too_hard_to_repair"
+    assert time.process_time() - started < 1
 
 
-def test_a_long_reply_that_is_json_already_is_read() -> None:
-    numbers = list(range(REPAIR_LIMIT))
-    assert PARSER.parse(f"[[ ## answer ## ]]\n{numbers}") == {"answer": numbers}
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        (json.dumps(list(range(40_000))), list(range(40_000))),
+        (
+            "```json\n" + json.dumps([{"a": n} for n in range(5_000)]) + "\n```",
+            [{"a": n} for n in range(5_000)],
+        ),
+        (repr([{"a": n, "b": "x"} for n in range(3_000)]), [{"a": n, "b": "x"} for n in range(3_000)]),
+        ("a long story about nothing " * 2_000, ""),
+    ],
+)
+def test_long_replies_are_read_all_the_same(text: str, value: object) -> None:
+    assert repair(text) == value
+
+
+def test_short_replies_stay_on_the_event_loop() -> None:
+    assert is_quick("[[ ## answer ## ]]\n['a', 'b']\n\n[[ ## completed ## ]]")
+
+
+def test_what_is_nested_too_deeply_is_not_asked_for_again() -> None:
+    for adapter in ("chat", "json"):
+        parser = ReplyParser(adapter, (Output("answer", value_parser(list)),))
+        with pytest.raises(UnreadableReply):
+            parser.parse("{" * 400) if adapter == "json" else parser.parse(
+                "[[ ## answer ## ]]\n" + "[" * 1500
+            )
 
 
 def test_errors_quote_the_reply_but_not_all_of_it() -> None:

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import regex
 
-from dspex.executions.errors import AdapterParseError
-from dspex.executions.native.values import ValueParser, repair
+from dspex.executions.errors import AdapterParseError, UnreadableReply
+from dspex.executions.native.repairing import repair
+from dspex.executions.native.values import ValueParser
 
 _HEADER = re.compile(r"\[\[ ## (\w+) ## \]\]")
 _OBJECT = regex.compile(r"\{(?:[^{}]|(?R))*\}", regex.DOTALL)
@@ -27,7 +28,10 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class ReplyParser:
-    """Parses the replies of one adapter. `parse` raises AdapterParseError, which names what is wrong."""
+    """Parses the replies of one adapter.
+
+    `parse` raises AdapterParseError, which names what is wrong, or UnreadableReply, which no fallback mends.
+    """
 
     adapter: Literal["chat", "json"]
     outputs: tuple[Output, ...]
@@ -38,11 +42,9 @@ class ReplyParser:
             raise AdapterParseError("The model returned an empty reply; try again or look at its settings.")
         try:
             return _complete(self, text, (_chat if self.adapter == "chat" else _json)(self.outputs, text))
-        except RecursionError:
-            # Deeply nested text; DSPy lets Python's own error through.
-            raise AdapterParseError(
-                "The model's reply is nested too deeply to be parsed.", code="reply_nested_too_deeply"
-            ) from None
+        except (RecursionError, ValueError):
+            # Here DSPy lets Python's own error through and does not ask again.
+            raise UnreadableReply("The model's reply is nested too deeply to be parsed.") from None
 
 
 def _chat(outputs: tuple[Output, ...], text: str) -> dict[str, Any]:

@@ -1,5 +1,8 @@
 """A compiled document, made ready to run: everything that does not change is built once."""
 
+import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -7,6 +10,7 @@ from typing import Any
 from dspex.executions.native.parsing import REQUIRED, Output, ReplyParser
 from dspex.executions.native.prompts import Template
 from dspex.executions.native.values import value_parser
+from dspex.gateway.errors import LMUnexpectedError
 from dspex.gateway.records import Dialect, LanguageModelRequest, Message, Options
 from dspex.kit.errors import Conflict, Invalid, Problem
 from dspex.programs.records import COMPILED_FORMAT
@@ -15,15 +19,28 @@ from dspex.signatures.document import type_from_document
 from dspex.signatures.records import Field
 from dspex.signatures.types import allows_none
 
+_ODD_NUMBER = re.compile(r"NaN|Infinity|[eE]\+?\d{3}|\d{309}")
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One attempt: the chat adapter, or JSON. A later stage runs when the reply of the one before is unusable."""
+    """One attempt: the chat adapter, or JSON. A later stage runs when the reply of the one before is unusable.
+
+    With `finite_only` a reply that is JSON may hold no NaN and no infinity: DSPy's client reads such replies
+    itself when the schema asked for has booleans or enumerations, and refuses those.
+    """
 
     adapter: str
     template: Template
     options: Options
     parser: ReplyParser
+    finite_only: bool = False
+
+    def read(self, text: str | None) -> dict[str, Any]:
+        """The values of a reply. Raises as `ReplyParser.parse`, or LMUnexpectedError."""
+        if self.finite_only and text and _ODD_NUMBER.search(text) and _has_odd_number(text):
+            raise LMUnexpectedError("The model's JSON holds a number that is not finite.", model=None)
+        return self.parser.parse(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +54,6 @@ class CompiledProgram:
     dialect: Dialect
     stages: tuple[Stage, ...]
     parameters: frozenset[str]
-    dspy: str
 
     def request(
         self,
@@ -80,7 +96,6 @@ def load(document: Mapping[str, Any], alias: str) -> CompiledProgram:
         dialect=Dialect(**document["dialect"]),
         stages=tuple(_stage(one, outputs) for one in document["stages"]),
         parameters=frozenset(document["parameters"]),
-        dspy=document["made_by"]["dspy"],
     )
 
 
@@ -94,12 +109,36 @@ def _stage(document: Mapping[str, Any], outputs: tuple[Output, ...]) -> Stage:
         ),
         options=_options(document["options"]),
         parser=ReplyParser(document["adapter"], outputs),
+        finite_only=document["finite_only"],
     )
 
 
+def _has_odd_number(text: str) -> bool:
+    try:
+        value = json.loads(text.strip())
+    except (ValueError, RecursionError):
+        return False
+    level = [value] if isinstance(value, dict) else []
+    while level:
+        if any(isinstance(one, float) and not math.isfinite(one) for one in level):
+            return True
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+    return False
+
+
 def _options(document: Mapping[str, Any]) -> Options:
-    known = {field.name for field in fields(Options)}
-    options = {name: value for name, value in document.items() if name in known}
+    options = dict(document)
+    if unknown := set(options) - {field.name for field in fields(Options)}:
+        raise Conflict(
+            f"The compiled document has options that this release can't send ({', '.join(sorted(unknown))}); "
+            "initialize the program again.",
+            code="compiled_by_another_release",
+        )
     if "stop" in options:
         options["stop"] = tuple(options["stop"])
     return Options(**options)

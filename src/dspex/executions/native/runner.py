@@ -7,7 +7,7 @@ from typing import Any
 
 from dspex.executions.errors import AdapterParseError
 from dspex.executions.native.program import CompiledProgram, Stage
-from dspex.executions.native.values import needs_care
+from dspex.executions.native.repairing import is_quick
 from dspex.gateway.records import CallContext
 from dspex.gateway.service import LanguageModelGateway
 
@@ -46,6 +46,6 @@ async def _attempt(
     request = program.request(stage, inputs, options, rollout_id)
     reply = await gateway.complete(request, replace(call, adapter=stage.adapter))
     text = reply.text
-    if text is not None and needs_care(text):
-        return await asyncio.to_thread(stage.parser.parse, text)
-    return stage.parser.parse(text)
+    if text is None or is_quick(text):
+        return stage.read(text)
+    return await asyncio.to_thread(stage.read, text)

@@ -1,18 +1,13 @@
 """From the text of one output field to its value, as `dspy.adapters.utils.parse_value` does it."""
 
 import ast
-import json
 import types
 from collections.abc import Callable
 from typing import Any, Literal, Union, get_args, get_origin
 
-import json_repair
 from pydantic import TypeAdapter
 
-from dspex.executions.errors import AdapterParseError
-
-# json_repair is quadratic on hostile text: 5 000 opening brackets take most of a second.
-REPAIR_LIMIT = 32_768
+from dspex.executions.native.repairing import repair
 
 ValueParser = Callable[[Any], Any]
 
@@ -61,25 +56,3 @@ def _literal_or_text(text: str) -> Any:
         except (ValueError, SyntaxError):
             return text
     return candidate
-
-
-def repair(text: str) -> Any:
-    """`json_repair.loads`, refusing what would hold a processor for seconds.
-
-    Raises AdapterParseError for text over the limit that is not JSON already.
-    """
-    if len(text) > REPAIR_LIMIT:
-        try:
-            return json.loads(text)
-        except ValueError:
-            raise AdapterParseError(
-                f"The model's reply is not JSON and, with {len(text)} characters, too long to be repaired "
-                f"(the limit is {REPAIR_LIMIT}).",
-                code="reply_too_long_to_repair",
-            ) from None
-    return json_repair.loads(text)
-
-
-def needs_care(text: str) -> bool:
-    """Whether parsing this text may take long enough to be kept off the event loop."""
-    return len(text) > 2_000 and text.count("(") + text.count("[") + text.count("{") > 200

@@ -52,6 +52,12 @@ def _compile(definition: Mapping[str, Any]) -> dict[str, Any]:
     signature = signature_from_document(definition["signature"])
     if ((definition["lm"].get("options") or {}).get("n") or 1) != 1:
         raise Unsupported("n > 1: natively a request gets one reply; send it several times")
+    if definition["module"] == "chain_of_thought" and any(
+        one.name == "reasoning" for one in signature.inputs
+    ):
+        raise Unsupported(
+            "a chain of thought writes `reasoning` itself; give the input of that name another one"
+        )
     state = _state(definition)
     lm = language_model(definition["lm"]["model"], definition["lm"].get("options") or {})
     adapter = adapter_of(definition["adapter"])

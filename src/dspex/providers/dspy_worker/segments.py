@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dspy._vendor.lm15.judgments import request_judgments
 from dspy.lm15 import TextPart
 
 from dspex.providers.dspy_worker.capture import Captured, Unsupported
@@ -25,7 +26,7 @@ REFUSED_OPTIONS = ("tool_choice", "cache", "logprobs", "probabilities")
 
 
 def segment(one: Captured, sentinels: Mapping[str, str]) -> dict[str, Any]:
-    """{"options", "messages": the static ones, "heads": {input: text before its value}, "tail"}.
+    """{"options", "messages": the static ones, "heads": {input: text before its value}, "tail", "finite_only"}.
 
     The last message is the heads and values of the inputs present, then the tail. A head carries the
     blank line that parts it from what comes before; `prompts.fill` drops it for the first.
@@ -40,7 +41,14 @@ def segment(one: Captured, sentinels: Mapping[str, str]) -> dict[str, Any]:
         if rest.count(sentinel) != 1:
             raise Unsupported(f"input {name!r} appears {rest.count(sentinel)} times in the prompt, not once")
         heads[name], rest = rest.split(sentinel)
-    return {"options": options_of(one), "messages": messages[:-1], "heads": heads, "tail": rest}
+    return {
+        "options": options_of(one),
+        "messages": messages[:-1],
+        "heads": heads,
+        "tail": rest,
+        # lm15 reads such replies itself and refuses numbers that are not finite.
+        "finite_only": bool(request_judgments(one.request)),
+    }
 
 
 def options_of(one: Captured) -> dict[str, Any]:

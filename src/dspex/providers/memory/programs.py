@@ -82,10 +82,12 @@ class MemoryPrograms:
     async def compiled(self, project: str, digest: str) -> CompiledDocument | None:
         return self._compiled.get((project, digest))
 
-    async def add(self, program: Program) -> None:
+    async def add(self, program: Program, *versions: Version) -> None:
         if await self.get(program.project, program.name) is not None:
             raise Conflict(f"There is a program {program.name!r} already.", code="program_exists")
         self._programs[program.project, program.id] = program
+        for version in versions:
+            self._versions[version.project, version.id] = version
 
     async def update(self, program: Program) -> None:
         stored = self._stored(program)
