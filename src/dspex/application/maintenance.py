@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 BEAT_S = 5.0
 DEAD_AFTER = timedelta(seconds=20)
 PRUNE_S = 3600.0
+CLAIM_KEPT = timedelta(days=1)
+NODE_KEPT = timedelta(days=1)
 
 
 class Maintenance:
@@ -87,11 +89,16 @@ class Maintenance:
             log.warning("orphans_failed", executions=failed)
 
     async def prune(self) -> None:
-        """Deletes executions beyond the retention."""
+        """Deletes claims and nodes of a day ago, and executions beyond the retention."""
+        now = self._clock.now()
+        if claims := await self._executions.prune_claims(older_than=now - CLAIM_KEPT):
+            log.info("claims_pruned", claims=claims)
+        if nodes := await self._nodes.forget(beat_before=now - NODE_KEPT):
+            log.info("nodes_forgotten", nodes=nodes)
         if self._retention.days is None and self._retention.rows is None:
             return
         age = None if self._retention.days is None else timedelta(days=self._retention.days)
-        older_than = None if age is None else self._clock.now() - age
+        older_than = None if age is None else now - age
         pruned = await self._executions.prune(None, older_than=older_than, keep_newest=self._retention.rows)
         if pruned:
             log.info("executions_pruned", executions=pruned)

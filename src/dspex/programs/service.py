@@ -271,7 +271,7 @@ class ProgramService:
 
     async def rollback(self, program: Program) -> tuple[Program, Version]:
         """Deploys again what was deployed before the present version. Raises Conflict when there is nothing."""
-        history = await self._store.deployments(program.project, program.id, limit=100)
+        history = await self._store.deployments(program.project, program.id)
         target = previous_deployment(history)
         version = await self._store.version(program.project, target) if target else None
         if version is None:
