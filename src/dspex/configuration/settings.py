@@ -7,7 +7,7 @@ What wins, first to last: command line, environment (`DSPEX_` and nested by `__`
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dspex.configuration.models import ModelRegistry, ModelSettings
@@ -93,9 +93,7 @@ class Settings(BaseSettings):
         protected_namespaces=(),
     )
 
-    database_url: Annotated[
-        str | None, Field(validation_alias=AliasChoices("DSPEX_DATABASE_URL", "DATABASE_URL", "database_url"))
-    ] = None
+    database_url: str | None = None
     data_dir: Path = Path(".dspex")
     server: Server = Server()
     limits: Limits = Limits()

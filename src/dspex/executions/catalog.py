@@ -13,7 +13,7 @@ from dspex.kit.facts import Facts
 from dspex.programs.facts import ProgramChanged
 from dspex.programs.ports import ProgramReader
 from dspex.programs.records import EXECUTABLE, CompiledDocument, Definition, Program, ProgramSettings, Version
-from dspex.programs.rules import ADHOC, definition_digest, is_name, program_status
+from dspex.programs.rules import definition_digest, is_name, is_stale, program_status
 from dspex.signatures.document import signature_from_document
 from dspex.signatures.records import Field, Signature
 from dspex.signatures.types import STR
@@ -21,6 +21,7 @@ from dspex.signatures.validation import InputValidator, OutputChecker
 
 FRESH_S = 1.0
 KEPT = 1000
+DEFAULTS = ProgramSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,15 @@ class Runnable:
     model: str
 
 
+@dataclass(slots=True)
+class _Known:
+    """What answered when it was last looked at; `looking` while somebody looks again."""
+
+    seen: float
+    runnable: Runnable
+    looking: bool = False
+
+
 class Catalog:
     """Finds the version that answers for a name.
 
@@ -52,20 +62,23 @@ class Catalog:
     def __init__(self, programs: ProgramReader, clock: Clock, facts: Facts) -> None:
         self._programs = programs
         self._clock = clock
-        self._current: OrderedDict[tuple[str, str], tuple[float, Runnable]] = OrderedDict()
+        self._current: OrderedDict[tuple[str, str], _Known] = OrderedDict()
         self._built: OrderedDict[tuple[str, str], Runnable] = OrderedDict()
+        # Apart, so that signatures without a program never push out a program.
+        self._adhoc: OrderedDict[tuple[str, str], Runnable] = OrderedDict()
         facts.subscribe(ProgramChanged, self._forget)
 
     async def deployed(self, project: str, name: str) -> Runnable:
         """Raises Missing for an unknown name, NotExecutable when no version is deployed."""
         key = (project, name)
         known = self._current.get(key)
-        if known is not None:
-            now = self._clock.monotonic()
-            if now - known[0] < FRESH_S:
-                return known[1]
+        if known is not None and self._clock.monotonic() - known.seen < FRESH_S:
+            return known.runnable
+        if known is not None and known.looking:
             # One request looks; those that come meanwhile go on with what is known.
-            self._current[key] = (now, known[1])
+            return known.runnable
+        if known is not None:
+            known.looking = True
         try:
             program = await self._program(project, name)
             version = await self._deployed_version(program)
@@ -73,8 +86,16 @@ class Catalog:
         except Unavailable:
             if known is None:
                 raise
-            runnable = known[1]
-        _keep(self._current, key, (self._clock.monotonic(), runnable))
+            runnable = known.runnable
+        except BaseException:
+            self._current.pop(key, None)
+            raise
+        finally:
+            if known is not None:
+                known.looking = False
+        if self._current.get(key) is known:
+            # Otherwise a deployment on this node came between, and what was read may be old.
+            _keep(self._current, key, _Known(self._clock.monotonic(), runnable))
         return runnable
 
     async def version(self, project: str, name: str, number: int) -> Runnable:
@@ -87,15 +108,26 @@ class Catalog:
             raise _not_executable(f"Version {number} of {name!r}", version.status, version.error)
         return await self._runnable(program, version)
 
-    def known_adhoc(self, project: str, definition: Definition) -> Runnable | None:
-        """A signature without a program that ran here before."""
-        return self._built.get((project, definition_digest(definition)))
+    def known_adhoc(self, project: str, name: str, definition: Definition) -> Runnable | None:
+        """A definition without a program that ran here before under this name."""
+        key = (project, f"{name}/{definition_digest(definition)}")
+        if key in self._adhoc:
+            self._adhoc.move_to_end(key)
+        return self._adhoc.get(key)
 
-    def adhoc(self, definition: Definition, compiled: CompiledDocument) -> Runnable:
-        """A signature without a program, from what it was compiled to."""
-        run = load(compiled.document, definition.lm.alias)
-        runnable = _build(ADHOC, definition, run, ProgramSettings(), compiled.digest)
-        _keep(self._built, (compiled.project, definition_digest(definition)), runnable)
+    def adhoc(
+        self,
+        project: str,
+        name: str,
+        definition: Definition,
+        compiled: CompiledDocument | None,
+        settings: ProgramSettings = DEFAULTS,
+    ) -> Runnable:
+        """A definition without a program, from what it was compiled to (None: it is a mock)."""
+        alias = definition.lm.alias
+        run = Mock(definition.mock or {}) if compiled is None else load(compiled.document, alias)
+        runnable = _build(name, definition, run, settings, compiled.digest if compiled else None)
+        _keep(self._adhoc, (project, f"{name}/{definition_digest(definition)}"), runnable)
         return runnable
 
     async def _program(self, project: str, name: str) -> Program:
@@ -129,10 +161,17 @@ class Catalog:
                 program.name, version.definition, run, program.settings, version.compiled_digest, version
             )
             _keep(self._built, key, built)
+        self._built.move_to_end(key)
         return self._built[key]
 
     async def _load(self, version: Version) -> CompiledProgram:
         digest = version.compiled_digest
+        if is_stale(version):
+            raise NotExecutable(
+                f"Version {version.number} was compiled for another release of DSPex or of its parsers; "
+                "initialize it again.",
+                code="compiled_by_another_release",
+            )
         compiled = await self._programs.compiled(version.project, digest) if digest else None
         if compiled is None:
             raise NotExecutable(f"Version {version.number} has no compiled document; initialize it again.")

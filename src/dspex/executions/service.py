@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+import structlog
+
 from dspex.executions.catalog import Runnable
-from dspex.executions.errors import OutputTooLarge, OutputViolation
+from dspex.executions.errors import OutputTooLarge, OutputViolation, UnreadableReply
 from dspex.executions.facts import ExecutionFinished
 from dspex.executions.mock import Mock
 from dspex.executions.native import runner
@@ -23,6 +25,10 @@ from dspex.kit.facts import Facts
 from dspex.kit.ids import new_id
 from dspex.signatures.values import outputs_to_json
 
+log = structlog.get_logger(__name__)
+GRACE_S = 0.25
+DEEPEST = 200
+DEFECT = "DSPex failed on this execution; the log has the details under its request id."
 # What a task is cancelled with when nobody waits for its answer any more.
 CALLER_GONE = "the caller went away"
 
@@ -89,6 +95,10 @@ class ExecutionService:
         finally:
             self.in_flight -= 1
 
+    def time_limit(self, *wanted: float | None) -> float:
+        """The tightest of the node's limit and those given, in seconds."""
+        return min([self._bounds.timeout_s, *(limit for limit in wanted if limit is not None)])
+
     def _admit(self, request: PredictionRequest) -> None:
         if self.in_flight >= self._bounds.in_flight:
             raise Exhausted(
@@ -116,23 +126,33 @@ class ExecutionService:
         parameters: Mapping[str, Any],
     ) -> Execution:
         started_at, started = self._clock.now(), self._clock.monotonic()
-        limits = (self._bounds.timeout_s, runnable.settings.timeout_s, request.timeout_s)
-        timeout_s = min(limit for limit in limits if limit is not None)
+        timeout_s = self.time_limit(runnable.settings.timeout_s, request.timeout_s)
         execution_id = request.execution_id or new_id()
         calls: list[LanguageModelCall] = []
         outcome = _Outcome()
         try:
-            async with asyncio.timeout(timeout_s):
+            # The gateway keeps the deadline and says which model was slow; this catches what it can't see.
+            async with asyncio.timeout(timeout_s + GRACE_S):
                 if isinstance(runnable.run, Mock):
                     values = await runnable.run.run(runnable.outputs, inputs)
                 else:
-                    call = CallContext(execution_id, request.request_id, request.project, calls=calls)
+                    call = CallContext(
+                        execution_id,
+                        request.request_id,
+                        request.project,
+                        deadline=started + timeout_s,
+                        calls=calls,
+                    )
                     values = await runner.run(runnable.run, inputs, parameters, self._gateway, call)
             outcome = self._judge(runnable, values)
         except TimeoutError:
             outcome = _Outcome(error=_error(TimedOut(f"The program did not answer within {timeout_s:g} s.")))
         except DspexError as error:
             outcome = _Outcome(error=_error(error))
+        except Exception as defect:
+            # Whatever went wrong, the model may have been paid: the execution has to be on record.
+            log.exception("execution_failed", execution_id=execution_id, request_id=request.request_id)
+            outcome = _Outcome(error=ExecutionError("internal", "internal", type(defect).__name__, DEFECT))
         except asyncio.CancelledError as stop:
             left = stop.args == (CALLER_GONE,)
             reason = "The caller went away." if left else "The node stopped before the answer came."
@@ -140,15 +160,20 @@ class ExecutionService:
             execution = self._execution(
                 runnable, request, execution_id, _Outcome(error=gone), calls, started_at, started
             )
-            await asyncio.shield(self._record(replace(execution, status="cancelled")))
+            await self._record_in_any_case(replace(execution, status="cancelled"))
             raise
         execution = self._execution(runnable, request, execution_id, outcome, calls, started_at, started)
-        await self._record(execution)
+        await self._record_in_any_case(execution)
         return execution
 
     def _judge(self, runnable: Runnable, values: Mapping[str, Any]) -> "_Outcome":
-        outputs = outputs_to_json(values)
-        size = len(json.dumps(outputs))
+        try:
+            outputs = outputs_to_json(values)
+            size = len(json.dumps(outputs))
+        except (RecursionError, ValueError):
+            raise UnreadableReply("The model's outputs are nested too deeply.") from None
+        if json.nests_deeper_than(outputs, DEEPEST):
+            raise UnreadableReply(f"The model's outputs are nested more than {DEEPEST} levels deep.")
         if size > self._bounds.output_bytes:
             raise OutputTooLarge(
                 f"The outputs take {size} bytes, more than the limit of {self._bounds.output_bytes}."
@@ -206,8 +231,16 @@ class ExecutionService:
             calls=tuple(one.to_json() for one in calls),
         )
 
-    async def _record(self, execution: Execution) -> None:
-        await self._recorder.record(execution)
+    async def _record_in_any_case(self, execution: Execution) -> None:
+        """Returns, or passes a cancellation on, only when the record is stored or has failed."""
+        recording = asyncio.ensure_future(self._recorder.record(execution))
+        try:
+            await asyncio.shield(recording)
+        except asyncio.CancelledError:
+            await asyncio.wait([recording])
+            recording.result()
+            self._facts.announce(ExecutionFinished(execution))
+            raise
         self._facts.announce(ExecutionFinished(execution))
 
 

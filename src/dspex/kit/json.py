@@ -37,3 +37,19 @@ def loads(body: bytes) -> Any:
     if _LONG_NUMBER.search(body):
         value = json.loads(body)
     return value
+
+
+def nests_deeper_than(value: Any, levels: int) -> bool:
+    """Whether lists and objects lie in each other more than so many levels deep. Takes no recursion."""
+    level = [value]
+    for _ in range(levels):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True

@@ -1,7 +1,7 @@
 """From what a user writes to a Definition."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from dspex.configuration.models import ModelRegistry, option_advice, unsupported_options
 from dspex.kit.errors import Invalid, Problem
@@ -61,8 +61,15 @@ def define(
     """A definition with its signature in canonical form.
 
     Of a `state` that DSPy saved, what `transfer.imported_state` keeps: no language model and no key.
-    Raises Invalid for a bad signature, its problems placed under /signature, and for a bad state.
+    Raises Invalid for a bad signature, its problems placed under /signature, for a bad state and for an
+    unknown module.
     """
+    if module not in get_args(Module):
+        raise Invalid(
+            f"There is no module {module!r}; natively there are {' and '.join(get_args(Module))}.",
+            code="unknown_module",
+            problems=[Problem("/module", "unknown_module", "not a module that runs natively")],
+        )
     try:
         kept = None if state is None else imported_state(state)[0]
     except Invalid as error:

@@ -59,16 +59,19 @@ class ProgramReader(Protocol):
         """The statuses that occur among each program's versions."""
         ...
 
-    async def deployments(self, project: str, program_id: str, *, limit: int) -> Sequence[Deployment]:
-        """Newest first."""
+    async def deployments(self, project: str, program_id: str) -> Sequence[Deployment]:
+        """All of them, newest first: what a rollback goes back to may lie behind any number of others."""
         ...
 
     async def compiled(self, project: str, digest: str) -> CompiledDocument | None: ...
 
 
 class ProgramStore(ProgramReader, Protocol):
-    async def add(self, program: Program) -> None:
-        """Raises Conflict (code program_exists) when the project has a program of this name."""
+    async def add(self, program: Program, *versions: Version) -> None:
+        """The program and its first versions, in one transaction; their numbers are stored as given.
+
+        Raises Conflict (code program_exists) when the project has a program of this name.
+        """
         ...
 
     async def update(self, program: Program) -> None:

@@ -4,11 +4,12 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
-import orjson
-
 from dspex.configuration.settings import PROGRAM_NAME
+from dspex.kit import json
 from dspex.kit.errors import Conflict
 from dspex.programs.records import (
     COMPILED_FORMAT,
@@ -63,30 +64,44 @@ def program_status(program: Program, version_statuses: Iterable[str]) -> Program
 
 
 def canonical(value: Any) -> bytes:
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    """One text for one value, whatever the order of its members."""
+    return json.dumps(value, sort_keys=True)
 
 
 def definition_digest(definition: Definition) -> str:
-    """sha256 over the canonical JSON of everything that decides what a version does.
+    """sha256 over the JSON of everything that decides what a version does.
 
-    The order of fields in a signature matters and is kept: they are lists there.
+    Members of options may stand in any order. Elsewhere the order counts: a demo's dict is rendered in it.
     """
-    return hashlib.sha256(canonical(asdict(definition))).hexdigest()
+    return hashlib.sha256(_content(definition)).hexdigest()
 
 
 def compiled_digest(definition: Definition) -> str:
-    """Where a definition's compiled document is kept: by what it is made from and the form it has.
+    """Where a definition's compiled document is kept: by what it is made from, its form, and who reads replies.
 
-    Without the model's alias, since what is compiled does not depend on our name for the model.
+    Without the model's alias, since what is compiled does not depend on our name for the model. With the
+    versions of the parsers, since a document is checked against DSPy with those.
     """
-    content = asdict(replace(definition, lm=replace(definition.lm, alias="")))
-    return hashlib.sha256(canonical([COMPILED_FORMAT, content])).hexdigest()
+    nameless = replace(definition, lm=replace(definition.lm, alias=""))
+    return hashlib.sha256(_form() + _content(nameless)).hexdigest()
 
 
-def is_stale(version: Version) -> bool:
+def _content(definition: Definition) -> bytes:
+    content = asdict(definition)
+    content["lm"]["options"] = dict(sorted(definition.lm.options.items()))
+    return json.dumps(content)
+
+
+@cache
+def _form() -> bytes:
+    parsers = [f"{name}=={version(name)}" for name in ("json-repair", "regex", "pydantic")]
+    return " ".join([str(COMPILED_FORMAT), *parsers]).encode()
+
+
+def is_stale(of: Version) -> bool:
     """Whether it runs on a document in the form of another release, and has to be compiled again."""
     return (
-        version.status in EXECUTABLE
-        and version.definition.mock is None
-        and version.compiled_digest != compiled_digest(version.definition)
+        of.status in EXECUTABLE
+        and of.definition.mock is None
+        and of.compiled_digest != compiled_digest(of.definition)
     )

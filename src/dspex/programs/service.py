@@ -40,6 +40,7 @@ from dspex.programs.rules import (
 
 log = structlog.get_logger(__name__)
 ADHOC_QUEUE = 64
+REFUSALS_KEPT = 1000
 
 
 class ProgramService:
@@ -49,6 +50,8 @@ class ProgramService:
         self._clock = clock
         self._facts = facts
         self._compiling: dict[tuple[str, str], asyncio.Task[CompiledDocument]] = {}
+        # Asking again for what DSPy refuses should not start a process again.
+        self._refused: dict[str, str] = {}
 
     async def get(self, project: str, name: str) -> Program:
         """Raises Missing (code program_missing)."""
@@ -85,8 +88,9 @@ class ProgramService:
             )
         now = self._clock.now()
         program = Program(new_id(), project, name, source, settings, now, now, description)
-        await self._store.add(program)
-        return program, await self._draft(program, definition)
+        version = replace(self._draft(program, definition), number=1)
+        await self._store.add(program, version)
+        return program, version
 
     async def add_version(
         self, program: Program, definition: Definition, *, parent_id: str | None = None
@@ -99,10 +103,10 @@ class ProgramService:
         existing = await self._store.version_by_digest(
             program.project, program.id, definition_digest(definition)
         )
-        return existing or await self._draft(program, definition, parent_id)
+        return existing or await self._store.add_version(self._draft(program, definition, parent_id))
 
-    async def _draft(self, program: Program, definition: Definition, parent_id: str | None = None) -> Version:
-        version = Version(
+    def _draft(self, program: Program, definition: Definition, parent_id: str | None = None) -> Version:
+        return Version(
             id=new_id(),
             project=program.project,
             program_id=program.id,
@@ -113,7 +117,6 @@ class ProgramService:
             created_at=self._clock.now(),
             parent_id=parent_id,
         )
-        return await self._store.add_version(version)
 
     async def initialize(self, versions: Sequence[Version]) -> builtins.list[Version]:
         """Makes versions executable: compiled documents found again, the rest compiled in one worker run.
@@ -213,6 +216,8 @@ class ProgramService:
         stored = await self._store.compiled(project, digest)
         if stored is not None:
             return stored
+        if digest in self._refused:
+            raise _not_native(self._refused[digest])
         key = (project, digest)
         task = self._compiling.get(key)
         if task is None:
@@ -232,7 +237,10 @@ class ProgramService:
     async def _compile_one(self, project: str, definition: Definition, digest: str) -> CompiledDocument:
         (outcome,) = await self._compiler.compile([definition])
         if isinstance(outcome, Refused):
-            raise Invalid(f"This can't run: {outcome.reason}", code="not_native")
+            if len(self._refused) >= REFUSALS_KEPT:
+                self._refused.clear()
+            self._refused[digest] = outcome.reason
+            raise _not_native(outcome.reason)
         compiled = CompiledDocument(digest, project, outcome.document, outcome.saved_state, self._clock.now())
         await self._store.add_compiled(compiled)
         return compiled
@@ -263,7 +271,7 @@ class ProgramService:
 
     async def rollback(self, program: Program) -> tuple[Program, Version]:
         """Deploys again what was deployed before the present version. Raises Conflict when there is nothing."""
-        history = await self._store.deployments(program.project, program.id, limit=100)
+        history = await self._store.deployments(program.project, program.id)
         target = previous_deployment(history)
         version = await self._store.version(program.project, target) if target else None
         if version is None:
@@ -336,6 +344,10 @@ class ProgramService:
                 code="not_compiled",
             )
         return dict(compiled.saved_state)
+
+
+def _not_native(reason: str) -> Invalid:
+    return Invalid(f"This can't run: {reason}", code="not_native")
 
 
 def previous_deployment(history: Sequence[Deployment]) -> str | None:

@@ -12,7 +12,8 @@ def to_json(value: Any) -> Any:
     """A JSON value: objects as dicts, dates as ISO 8601 text, NaN and infinities as text.
 
     NaN, Infinity and -Infinity become those words, because JSON has no number for them and null would hide
-    what the model said. Raises TypeError for what no signature type can hold.
+    what the model said. Sets, bytes and other Python values, which DSPy makes of a literal where the type is
+    `Any`, become their Python text.
     """
     match value:
         case None | bool() | int() | str():
@@ -27,7 +28,7 @@ def to_json(value: Any) -> Any:
             return {name: to_json(getattr(value, name)) for name in type(value).model_fields}
         case datetime.date():
             return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is not a value of a signature")
+    return repr(value)
 
 
 def _word(value: float) -> str:

@@ -16,6 +16,7 @@ from dspex.kit.errors import Conflict, Invalid
 from dspex.programs.records import EXECUTABLE, Program, Version
 from dspex.programs.transfer import imported_state
 
+SOON = " (running nodes follow within a second)"
 NameArgument = Annotated[str, typer.Argument(help="The program's name.")]
 VersionOption = Annotated[int | None, typer.Option("--version", "-v", help="A version's number.")]
 
@@ -88,7 +89,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
             await services.programs.deploy(program, chosen)
             return chosen
 
-        typer.echo(f"{name} answers with version {with_services(application, config, use).number}")
+        typer.echo(f"{name} answers with version {with_services(application, config, use).number}{SOON}")
 
     @group.command()
     def rollback(name: NameArgument, config: ConfigOption = None) -> None:
@@ -98,7 +99,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
             _, back = await services.programs.rollback(await services.programs.get(PROJECT, name))
             return back
 
-        typer.echo(f"{name} answers with version {with_services(application, config, use).number}")
+        typer.echo(f"{name} answers with version {with_services(application, config, use).number}{SOON}")
 
     @group.command()
     def archive(name: NameArgument, config: ConfigOption = None) -> None:

@@ -78,24 +78,9 @@ def read_json(scope: Scope, body: bytes) -> dict[str, Any]:
         raise Invalid(f"The body is not JSON: {error}.", code="not_json") from None
     if not isinstance(document, dict):
         raise Invalid("The body must be a JSON object.", code="not_an_object")
-    if body.count(b"[") + body.count(b"{") > DEEP:
-        _check_depth(document)
+    if body.count(b"[") + body.count(b"{") > DEEP and json.nests_deeper_than(document, DEEP):
+        raise Invalid(f"The body is nested too deeply; {DEEP} levels are read.", code="nested_too_deeply")
     return document
-
-
-def _check_depth(document: dict[str, Any]) -> None:
-    """JSON is read deeper than it is written; what can't be written can't be recorded."""
-    level: list[Any] = [document]
-    for _ in range(DEEP):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return
-    raise Invalid(f"The body is nested too deeply; {DEEP} levels are read.", code="nested_too_deeply")
 
 
 async def answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:

@@ -22,7 +22,8 @@ _REF = "#/components/schemas/{model}"
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "The same key and body give the same execution, whatever becomes of the connection.",
+    "description": "The same key and body give the same execution. It is run to its end when the caller goes"
+    " away, and the answer is given to whoever asks again with the key.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 

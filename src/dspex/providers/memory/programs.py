@@ -75,17 +75,19 @@ class MemoryPrograms:
         }
         return {program_id: statuses for program_id, statuses in found.items() if statuses}
 
-    async def deployments(self, project: str, program_id: str, *, limit: int) -> builtins.list[Deployment]:
+    async def deployments(self, project: str, program_id: str) -> builtins.list[Deployment]:
         found = [one for one in self._deployments if (one.project, one.program_id) == (project, program_id)]
-        return sorted(found, key=lambda one: (one.at, one.id), reverse=True)[:limit]
+        return sorted(found, key=lambda one: (one.at, one.id), reverse=True)
 
     async def compiled(self, project: str, digest: str) -> CompiledDocument | None:
         return self._compiled.get((project, digest))
 
-    async def add(self, program: Program) -> None:
+    async def add(self, program: Program, *versions: Version) -> None:
         if await self.get(program.project, program.name) is not None:
             raise Conflict(f"There is a program {program.name!r} already.", code="program_exists")
         self._programs[program.project, program.id] = program
+        for version in versions:
+            self._versions[version.project, version.id] = version
 
     async def update(self, program: Program) -> None:
         stored = self._stored(program)

@@ -50,6 +50,9 @@ class PostgresqlDialect(Dialect):
     async def prepare(self) -> None:
         """Nothing to do: databases are made by the server's owner, and the first connection says the rest."""
 
+    def check_place(self) -> None:
+        """Nothing to do: a server that is another one after a failure is connected to anew, and is asked."""
+
     def engine(self) -> AsyncEngine:
         return create_async_engine(
             sa.URL.create("postgresql+asyncpg"),

@@ -17,16 +17,18 @@ _versions = program_versions.c
 class StoredPrograms(StoredProgramReader):
     """`programs.ports.ProgramStore` over the tables."""
 
-    async def add(self, program: Program) -> None:
+    async def add(self, program: Program, *versions: Version) -> None:
         insert = self._sessions.dialect.insert(programs).values(program_row(program))
         unique = [programs.c.project, programs.c.name]
         async with self._sessions.writing() as session:
             done = await session.execute(insert.on_conflict_do_nothing(index_elements=unique))
-        if done.rowcount != 1:
-            raise Conflict(
-                f"There is a program {program.name!r} already; add a version to it, or choose another name.",
-                code="program_exists",
-            )
+            if done.rowcount != 1:
+                raise Conflict(
+                    f"There is a program {program.name!r} already; add a version to it, or choose another name.",
+                    code="program_exists",
+                )
+            for version in versions:
+                await session.execute(sa.insert(program_versions).values(version_row(version)))
 
     async def update(self, program: Program) -> None:
         row = program_row(program)
