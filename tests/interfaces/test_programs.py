@@ -247,6 +247,15 @@ async def test_a_failed_import_is_not_what_gets_deployed() -> None:
         assert (await client.post("/v1/programs/qa/deploy")).json()["deployed_version"] == 1
 
 
+async def test_the_description_follows_the_newest_version_of_a_program_that_is_not_deployed(
+    client: httpx.AsyncClient,
+) -> None:
+    await client.post("/v1/programs", json={"name": "qa", "signature": "question -> answer"})
+    assert '"verdict"' not in (await client.get("/openapi.json")).text
+    await client.post("/v1/programs/qa/versions", json={"signature": "question -> verdict"})
+    assert '"verdict"' in (await client.get("/openapi.json")).text
+
+
 async def test_statistics_count_what_ran(client: httpx.AsyncClient) -> None:
     await mock_program(client)
     await client.post("/v1/programs/qa/predict", json={"inputs": {"question": "?"}})
