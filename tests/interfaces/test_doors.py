@@ -273,3 +273,21 @@ async def test_a_signature_can_be_tried_without_registering_it(
             "signature": {"inputs": [{"name": "a"}], "outputs": [{"name": "b"}]},
         }
         assert (await client.get("/v1/signatures")).json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"program": "qa", "input": "text"}, "not_text"),
+        ({"signature": "question -> answer", "input": "text"}, "not_text"),
+        ({"program": "qa", "input": {"question": "a"}, "inputs": {"question": "b"}}, "not_both"),
+        ({"input": "text", "inputs": {}}, "not_both"),
+    ],
+)
+async def test_an_input_that_does_not_fit_is_told_and_not_dropped(body: dict[str, Any], code: str) -> None:
+    async with TestNode(settings()).client() as client:
+        await mock_program(client)
+        answer = await client.post("/v1/predict", json=body)
+        assert [(one["pointer"], one["code"]) for one in answer.json()["errors"]] == [("/input", code)]
+        taken = await client.post("/v1/predict", json={"program": "qa", "input": {"question": "a"}})
+        assert taken.status_code == 200

@@ -130,6 +130,10 @@ def _target(given: Mapping[str, Any]) -> tuple[str | Adhoc, Mapping[str, Any]]:
             problems=[Problem("/signature", "not_both", "a program has its own signature")],
         )
     text = given.get("input")
+    if "input" in given and "inputs" in given:
+        raise _misplaced("not_both", "give `inputs`, an object, or `input`, not both")
+    if isinstance(text, str) and ("program" in given or "signature" in given):
+        raise _misplaced("not_text", 'write the fields as an object, such as "inputs": {"question": "..."}')
     inputs = given.get("inputs", text if isinstance(text, dict) else {})
     if "program" in given:
         only_adhoc = [name for name in ("module", "adapter", "model") if name in given]
@@ -160,6 +164,14 @@ def _target(given: Mapping[str, Any]) -> tuple[str | Adhoc, Mapping[str, Any]]:
         signature, inputs = "input -> output", {"input": text}
     adhoc = Adhoc(signature, given.get("module", "predict"), given.get("model"), given.get("adapter", "chat"))
     return adhoc, inputs
+
+
+def _misplaced(code: str, advice: str) -> Invalid:
+    return Invalid(
+        f"`input` does not fit here: {advice}.",
+        code="bad_request",
+        problems=[Problem("/input", code, advice)],
+    )
 
 
 async def _answer(send: Send, execution: Execution, more: list[tuple[bytes, bytes]]) -> None:
