@@ -2,13 +2,16 @@
 
 import io
 import json
+import logging
 from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from dspex.configuration.models import ModelRegistry, ModelSettings
 from dspex.configuration.settings import Server, Settings
+from dspex.observability.logs import Format, configure_logs
 from dspex.observability.request_log import JsonLines
 from tests.interfaces.node import TestNode, mock_program
 
@@ -152,8 +155,13 @@ async def test_the_configuration_is_shown_without_its_secrets() -> None:
                 "main": ModelSettings(
                     model="openai/gpt-4o-mini",
                     env="OPENAI_API_KEY",
-                    api_base="https://user:hush@llm.example/v1",
-                    options={"top_p": 0.5, "api_key": "hush", "extra": {"X-Auth-Token": "hush"}},
+                    api_base="https://llm.example/v1",
+                    options={
+                        "top_p": 0.5,
+                        "api_key": "hush",
+                        "extra": {"X-Auth-Token": "hush", "accessToken": "hush", "clientSecret": "hush"},
+                        "defaultHeaders": {"X-Anything": "hush"},
+                    },
                 )
             },
         ),
@@ -170,6 +178,31 @@ async def test_the_configuration_is_shown_without_its_secrets() -> None:
         "***",
     )
     assert main["max_tokens"] is None
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+async def test_a_defect_is_logged_without_what_was_in_the_request(
+    form: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, root = io.StringIO(), logging.getLogger()
+    node = TestNode(settings())
+    handlers, level = root.handlers[:], root.level
+    monkeypatch.setattr("sys.stderr", stream)
+    try:
+        configure_logs("error", form)
+        monkeypatch.setattr("dspex.interfaces.rest.app.log", structlog.get_logger("defects"))
+        monkeypatch.setattr(node.switch, "check", lambda: 1 / 0)
+        async with node.client() as client:
+            answer = await client.post(
+                PREDICT, json={"inputs": {"question": "hush"}}, headers={"authorization": "Bearer hush"}
+            )
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()
+    assert answer.status_code == 500
+    assert "ZeroDivisionError" in stream.getvalue()
+    assert "hush" not in stream.getvalue() + answer.text
 
 
 async def test_costs_are_listed_with_their_sum() -> None:

@@ -126,6 +126,20 @@ async def test_a_bad_mock_script_is_refused_when_it_is_given(client: httpx.Async
     assert (answer.status_code, answer.json()["code"]) == (422, "bad_mock")
 
 
+async def test_no_key_becomes_part_of_a_version(client: httpx.AsyncClient) -> None:
+    new = {"name": "qa", "signature": "question -> answer"}
+    state = {"demos": [], "signature": {"instructions": "", "fields": []}, "lm": {"api_key": "hush"}}
+    refused = await client.post("/v1/programs", json={**new, "options": {"api_key": "hush"}})
+    assert (refused.status_code, refused.json()["code"]) == (422, "unsupported_option")
+    assert (await client.post("/v1/programs", json={**new, "state": state})).status_code == 201
+    for body in ({"options": {"api_key": "hush"}}, {"options": {"api_key": "hush"}, "model": "simulator"}):
+        refused = await client.post("/v1/programs/qa/versions", json=body)
+        assert (refused.status_code, refused.json()["code"]) == (422, "unsupported_option")
+    again = await client.post("/v1/programs/qa/versions", json={"state": state, "temperature": 0.5})
+    assert (again.status_code, again.json()["state"]["lm"]) == (201, None)
+    assert "hush" not in (await client.get("/v1/programs/qa/versions")).text
+
+
 async def test_a_name_is_taken_once(client: httpx.AsyncClient) -> None:
     await mock_program(client)
     answer = await client.post("/v1/programs", json={"name": "qa", "signature": "a -> b"})

@@ -11,6 +11,7 @@ from dotenv import load_dotenv
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsError
 
+from dspex.configuration.models import option_advice, unsupported_options
 from dspex.configuration.settings import Settings
 from dspex.kit.errors import Invalid, Problem
 
@@ -103,6 +104,11 @@ def _check(settings: Settings, path: Path | None) -> None:
                 "/models/default", "unknown_model", f"{settings.models.default!r} is not in models.registry"
             )
         )
+    problems += [
+        Problem(f"/models/registry/{alias}/options/{name}", "unsupported_option", option_advice(name))
+        for alias, model in settings.models.registry.items()
+        for name in unsupported_options(model.options)
+    ]
     seen: set[str] = set()
     for index, program in enumerate(settings.programs):
         if program.model is not None and program.model not in known:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dspex.configuration.models import ModelRegistry, ModelSettings
+from dspex.kit.addresses import without_secrets
 
 SIMULATED = ModelRegistry(
     default="simulator", registry={"simulator": ModelSettings(model="simulator/default")}
@@ -110,11 +111,8 @@ class Settings(BaseSettings):
 
     @property
     def database_without_secrets(self) -> str:
-        """The database's URL with its password masked."""
-        scheme, separator, rest = self.database.partition("://")
-        account, at, place = rest.rpartition("@")
-        user, colon, _ = account.partition(":")
-        return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{place}"
+        """The database's URL with its password and its query masked."""
+        return without_secrets(self.database)
 
     @property
     def simulated(self) -> bool:
