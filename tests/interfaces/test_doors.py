@@ -36,6 +36,8 @@ def settings(**server: Any) -> Settings:
         ({"origin": "http://127.0.0.1:3000"}, "origin_not_allowed"),
         ({"x-forwarded-for": "10.0.0.1"}, "forwarded_not_allowed"),
         ({"forwarded": "for=10.0.0.1"}, "forwarded_not_allowed"),
+        ({"x-real-ip": "10.0.0.1"}, "forwarded_not_allowed"),
+        ({"via": "1.1 proxy"}, "forwarded_not_allowed"),
     ],
 )
 async def test_strangers_are_refused_with_what_to_set(path: str, headers: dict[str, str], code: str) -> None:

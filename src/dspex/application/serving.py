@@ -16,6 +16,7 @@ from uvicorn.supervisors import Multiprocess
 
 from dspex.application.banner import announce
 from dspex.application.declaring import declare
+from dspex.application.hardening import forbid_inspection
 from dspex.application.wiring import open_services
 from dspex.configuration.loading import hand_down, load_settings, take_up
 from dspex.configuration.settings import Settings
@@ -126,6 +127,7 @@ def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
     Raises DspexError when it can't start. The address is taken before anything is changed, so that starting
     twice by mistake does not touch the programs of the node that runs.
     """
+    forbid_inspection()
     settings, path = load_settings(file, **overrides)
     check_exposure(settings)
     configure_logs(settings.log_level, settings.log_format)
@@ -188,6 +190,7 @@ def _bound(settings: Settings) -> socket.socket:
 
 def worker() -> Node:
     """One of several processes; the parent has prepared everything and read the configuration."""
+    forbid_inspection()
     settings = take_up(os.environ[_HANDED_DOWN])
     configure_logs(settings.log_level, settings.log_format)
     return Node(settings, Path(), prepare=False)

@@ -31,5 +31,9 @@ def build(application: Application) -> Callable[[], Any]:
         except DspexError as error:
             print(f"dspex: {error}", file=sys.stderr)  # noqa: T201
             sys.exit(1)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"dspex: {where}{error.strerror or error}", file=sys.stderr)  # noqa: T201
+            sys.exit(1)
 
     return call

@@ -11,7 +11,7 @@ from dspex.configuration.models import ModelSettings
 from dspex.gateway import errors as ours
 from dspex.gateway.records import LanguageModelReply, LanguageModelRequest, Message, Options, Usage
 from dspex.kit.errors import Invalid
-from dspex.providers.language_models.openai_chat_errors import EXCERPT, failure
+from dspex.providers.language_models.openai_chat_errors import EXCERPT, bounded, failure
 from dspex.providers.secrets import hidden, secret
 
 LONGEST_CONNECT_S = 10.0
@@ -176,7 +176,7 @@ def _reply(response: lm15.Response, provider: str) -> LanguageModelReply:
     return LanguageModelReply(
         text="".join(texts) if texts else None,
         model=response.model,
-        usage=_usage(response.usage, provider),
+        usage=_usage(response.usage, provider).credible(),
         finish_reason=response.finish_reason,
         id=response.id,
         refusal="".join(refusals) or None,
@@ -204,7 +204,7 @@ def _usage(usage: lm15.Usage, provider: str) -> Usage:
 def _translated(error: lm15.LM15Error, provider: str) -> ours.LMError:
     kind = next((mine for theirs, mine in _CLASSES if isinstance(error, theirs)), ours.LMUnexpectedError)
     if issubclass(kind, ours.LMProviderError):
-        return failure(kind, error.message, error.status, error.retry_after)
+        return failure(kind, error.message, error.status, bounded(error.retry_after))
     if kind is ours.LMTransportError and isinstance(error.__cause__, ReadTimeout):
         return ours.LMTimeoutError(
             f"{provider} sent nothing in time; raise timeout_s in models.registry if the model is slow."
