@@ -19,7 +19,7 @@ async def test_claims_without_an_execution_go_after_a_day(retention: Retention) 
     for hours in (23, 25):
         at = clock.now() - timedelta(hours=hours)
         await executions.claim(IdempotencyClaim("default", str(hours), "d", str(hours), "n", at))
-    await maintenance.beat(prune=False)
+    await maintenance.beat()
     assert len(executions._claims) == 2
     await maintenance.prune()
     assert [key for _, key in executions._claims] == ["23"]
@@ -31,4 +31,4 @@ async def test_nodes_are_forgotten_a_day_after_they_died() -> None:
     for hours in (23, 25):
         await nodes.beat(str(hours), clock.now() - timedelta(hours=hours))
     await maintenance.prune()
-    assert set(nodes.beats) == {"n", "23"}
+    assert set(nodes.beats) == {"23"}
