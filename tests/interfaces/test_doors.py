@@ -207,6 +207,19 @@ async def test_a_defect_is_logged_without_what_was_in_the_request(
     assert "hush" not in stream.getvalue() + answer.text
 
 
+@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+async def test_probes_may_ask_for_the_head_alone(path: str, away: bool) -> None:
+    node = TestNode(settings())
+    node.switch.away = away
+    async with node.client() as client:
+        whole, head = await client.get(path), await client.head(path)
+    assert (head.status_code, head.headers["content-type"]) == (
+        whole.status_code,
+        whole.headers["content-type"],
+    )
+
+
 async def test_costs_are_listed_with_their_sum() -> None:
     async with TestNode(settings()).client() as client:
         assert (await client.get("/costs")).json()["total"]["executions"] == 0

@@ -233,6 +233,29 @@ async def test_what_dspy_did_not_save_is_no_import(client: httpx.AsyncClient) ->
     assert (answer.status_code, answer.json()["code"]) == (422, "bad_state")
 
 
+async def test_a_failed_import_is_not_what_gets_deployed() -> None:
+    async with TestNode(compiler=Refusing()).client() as client:
+        await mock_program(client)
+        real = await client.post("/v1/programs/qa/versions", json={"executor": "auto"})
+        state = {"demos": [], "signature": {"instructions": "", "fields": []}, "lm": None}
+        mocked = await client.post("/v1/programs/qa/import", json=state, params={"base": 1})
+        assert (mocked.status_code, mocked.json()["code"]) == (409, "not_with_mock")
+        base = {"base": real.json()["version"]}
+        failed = await client.post("/v1/programs/qa/import", json=state, params=base)
+        assert (failed.status_code, failed.json()["code"]) == (422, "bad_state")
+        assert (await client.get("/v1/programs/qa/versions")).json()["data"][0]["status"] == "error"
+        assert (await client.post("/v1/programs/qa/deploy")).json()["deployed_version"] == 1
+
+
+async def test_the_description_follows_the_newest_version_of_a_program_that_is_not_deployed(
+    client: httpx.AsyncClient,
+) -> None:
+    await client.post("/v1/programs", json={"name": "qa", "signature": "question -> answer"})
+    assert '"verdict"' not in (await client.get("/openapi.json")).text
+    await client.post("/v1/programs/qa/versions", json={"signature": "question -> verdict"})
+    assert '"verdict"' in (await client.get("/openapi.json")).text
+
+
 async def test_statistics_count_what_ran(client: httpx.AsyncClient) -> None:
     await mock_program(client)
     await client.post("/v1/programs/qa/predict", json={"inputs": {"question": "?"}})

@@ -2,7 +2,7 @@
 
 import asyncio
 import builtins
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from dspex.kit.clock import Clock
 from dspex.kit.errors import Conflict, DspexError, Exhausted, Invalid, Missing
 from dspex.kit.facts import Facts
 from dspex.kit.ids import new_id
-from dspex.kit.paging import Page
+from dspex.kit.paging import MAX_LIMIT, Page
 from dspex.programs.comparison import Comparison, compare
 from dspex.programs.facts import ProgramChanged
 from dspex.programs.ports import Compiled, Compiler, ProgramStore, Refused
@@ -37,6 +37,7 @@ from dspex.programs.rules import (
     is_stale,
     program_status,
 )
+from dspex.programs.transfer import imported_state
 
 log = structlog.get_logger(__name__)
 ADHOC_QUEUE = 64
@@ -316,6 +317,41 @@ class ProgramService:
 
     async def versions(self, program: Program, *, limit: int, cursor: str | None) -> Page[Version]:
         return await self._store.versions(program.project, program.id, limit=limit, cursor=cursor)
+
+    async def deployable(self, program: Program) -> Version:
+        """The newest version that can run, or the newest while none can: a failed import must not win."""
+        cursor: str | None = None
+        while True:
+            page = await self.versions(program, limit=MAX_LIMIT, cursor=cursor)
+            for version in page.data:
+                if version.status in EXECUTABLE:
+                    return version
+            cursor = page.next_cursor
+            if cursor is None:
+                return await self.newest(program)
+
+    async def import_state(
+        self, program: Program, saved: Mapping[str, Any], *, base: Version
+    ) -> tuple[Version, builtins.list[str]]:
+        """The executable version with what `module.save` wrote, and notes on what was left out of it.
+
+        Raises Conflict for an archived program (program_archived) and a mock as the base (not_with_mock),
+        Invalid (bad_state) for a state that is none or of another module; Unavailable without a compiler.
+        """
+        check_live(program)
+        if base.definition.mock is not None:
+            raise Conflict(
+                f"Version {base.number} of {program.name!r} is a mock, which has no use for a state; name a version "
+                "with a model as the base.",
+                code="not_with_mock",
+            )
+        state, notes = imported_state(saved)
+        version = await self.add_version(program, replace(base.definition, state=state))
+        if version.status not in EXECUTABLE:
+            (version,) = await self.initialize([version])
+        if version.status not in EXECUTABLE:
+            raise Invalid(f"Version {version.number} can't run: {version.error}", code="bad_state")
+        return version, notes
 
     async def compare(self, before: Version, after: Version) -> Comparison:
         """What differs between two versions of a program."""
