@@ -9,4 +9,4 @@ hypothesis.settings.register_profile("same", derandomize=True, deadline=None, da
 hypothesis.settings.load_profile("same")
 
 __all__ = ["simulator", "simulator_process"]
-pytest_plugins = ["tests.plugins.databases"]
+pytest_plugins = ["tests.plugins.compiler", "tests.plugins.databases", "tests.plugins.network"]

@@ -60,9 +60,8 @@ def define(
 ) -> Definition:
     """A definition with its signature in canonical form.
 
-    Of a `state` that DSPy saved, what `transfer.imported_state` keeps: no language model and no key.
-    Raises Invalid for a bad signature, its problems placed under /signature, for a bad state and for an
-    unknown module.
+    Of a `state` that DSPy saved, what `transfer.imported_state` keeps: no language model and no key. Raises
+    Invalid for a bad signature, its problems placed under /signature, a bad state and an unknown module.
     """
     if module not in get_args(Module):
         raise Invalid(

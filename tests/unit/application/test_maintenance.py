@@ -19,9 +19,9 @@ async def test_claims_without_an_execution_go_after_a_day(retention: Retention) 
     for hours in (23, 25):
         at = clock.now() - timedelta(hours=hours)
         await executions.claim(IdempotencyClaim("default", str(hours), "d", str(hours), "n", at))
-    await maintenance.beat(prune=False)
+    await maintenance.beat()
     assert len(executions._claims) == 2
-    await maintenance.beat(prune=True)
+    await maintenance.prune()
     assert [key for _, key in executions._claims] == ["23"]
 
 
@@ -30,5 +30,5 @@ async def test_nodes_are_forgotten_a_day_after_they_died() -> None:
     maintenance = Maintenance(MemoryExecutions(nodes), nodes, Retention(), clock, "n")
     for hours in (23, 25):
         await nodes.beat(str(hours), clock.now() - timedelta(hours=hours))
-    await maintenance.beat(prune=True)
-    assert set(nodes.beats) == {"n", "23"}
+    await maintenance.prune()
+    assert set(nodes.beats) == {"23"}
