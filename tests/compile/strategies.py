@@ -205,6 +205,72 @@ def inputs(draw: st.DrawFn, signature: Signature) -> dict[str, Any]:
     return given
 
 
+# Python and JSON beyond what a value is: read as literals, repaired, or refused.
+LITERALS = [
+    "NaN",
+    "-Infinity",
+    "[NaN, 1, Infinity]",
+    '{"a": -Infinity, "age": NaN}',
+    "nan",
+    "inf",
+    "1e999",
+    "set()",
+    "{1, 2}",
+    "b'a'",
+    "[b'a', (1,)]",
+    "...",
+    "[..., None]",
+    "1j",
+    "{'a': 1j}",
+    "{'a': {1}}",
+    "{1: 2}",
+    "{(): 2}",
+    "0x1F",
+    "1_000",
+    "'a' 'b'",
+    '{"a": 1, "a": 2}',
+    '{"name": "x", "age": 1, "name": "y"}',
+    '{"root": {"name": "x", "age": 1, "age": 2}, "born": "2026-01-31", "root": {}}',
+    "True",
+    "[1, 2",
+    '["a", "b',
+    "{'name': 'it\\'s', 'age': '3'}",
+]
+DEEP = st.builds(
+    lambda levels, pair, core: pair[0] * levels + core + pair[1] * levels,
+    st.integers(50, 300),
+    st.sampled_from([("[", "]"), ('{"a": ', "}"), ("[[", "]]"), ("(", ",)"), ("[", ""), ('{"a": [', "]}")]),
+    st.sampled_from(["", "1", '"x"', "{}", "None"]),
+)
+
+
+@st.composite
+def _long(draw: st.DrawFn, field_type: FieldType) -> str:
+    """3 000 to 40 000 characters: a fenced list, prose, or prose around a list."""
+    length = draw(st.sampled_from([3_000, 9_000, 40_000]))
+    value = draw(values(ListOf(field_type)))
+    item = json.dumps(value) + "," if value else '{"name": "Ann", "age": 3},'
+    items = item * (length // len(item) + 1)
+    sentence = draw(
+        st.sampled_from(["It's so, they said. ", "A (b) [c] {d}: e, f. ", "word ", "«a» 'b' \"c\" "])
+    )
+    prose = sentence * (length // len(sentence) + 1)
+    shape = draw(st.integers(0, 4))
+    if shape == 0:
+        return f"```json\n[{items[:-1]}]\n```"
+    if shape == 1:
+        return f"[{items[:-1]}]"
+    if shape == 2:
+        return f"{prose[: length // 2]}\n```json\n[{items[: length // 2]}]\n```"
+    return prose if shape == 3 else json.dumps(prose)
+
+
+def odd(field_type: FieldType) -> st.SearchStrategy[str]:
+    """The text of a field that no sane model writes."""
+    literals = st.sampled_from(LITERALS)
+    return st.one_of(literals, literals, literals, DEEP, _long(field_type))
+
+
 def _rendered(value: Any, spelling: int) -> str:
     if isinstance(value, str) and spelling != 3:
         return value
@@ -227,6 +293,8 @@ def chat_replies(draw: st.DrawFn, outputs: list[tuple[str, FieldType]]) -> str:
     for name, field_type in order:
         value = draw(values(field_type)) if draw(st.integers(0, 4)) else draw(texts)
         text = _rendered(value, draw(st.integers(0, 3)))
+        if draw(st.integers(0, 7)) == 0:
+            text = draw(odd(field_type))
         head = draw(
             st.sampled_from(["[[ ## {} ## ]]\n", "[[ ## {} ## ]] ", "  [[ ## {} ## ]]\n", "[[##{}##]]\n"])
         )
@@ -247,7 +315,13 @@ def json_replies(draw: st.DrawFn, outputs: list[tuple[str, FieldType]]) -> str:
             value = draw(values(field_type)) if draw(st.integers(0, 4)) else draw(st.one_of(texts, st.none()))
             body[name] = value if draw(st.integers(0, 5)) else str(value)
     text = json.dumps(body, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, 2])))
-    spelling = draw(st.integers(0, 8))
+    spelling = draw(st.integers(0, 10))
+    if spelling == 9 and body:
+        name = draw(st.sampled_from(list(body)))
+        return f'{text.rstrip()[:-1]}, "{name}": {json.dumps(draw(st.one_of(texts, st.none())))}}}'
+    if spelling == 10:
+        members = [f'"{name}": {draw(odd(field_type))}' for name, field_type in outputs]
+        return f"{{{', '.join(members)}}}"
     if spelling == 0:
         return text[: draw(st.integers(0, len(text)))]
     if spelling == 1:

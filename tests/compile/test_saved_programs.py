@@ -50,7 +50,8 @@ async def test_a_saved_program_runs_natively(kind: str, tmp_path: Path) -> None:
     expected = theirs.run(
         module, language_model("openai/gpt-4o-mini", {}), dspy.ChatAdapter(), inputs, replies
     )
-    actual = await ours.run(load(outcome["document"], "main"), inputs, replies)
+    program = load(outcome["document"], ours.ALIAS)
+    actual, _ = await ours.execute(program, parse_signature(SIGNATURE), inputs, replies, kind)
     assert actual == expected
     assert "Name as many as asked for." in str(actual.wire)
     assert "only this" in str(actual.wire)

@@ -109,19 +109,25 @@ class TestNode:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[int]:
         """A real server on a port of its own; yields the port."""
-        config = uvicorn.Config(
-            self.application, port=0, log_level="critical", lifespan="off", access_log=False, loop="uvloop"
-        )
-        server = uvicorn.Server(config)
-        server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
-        task = asyncio.create_task(server.serve())
-        await until(lambda: server.started)
-        try:
-            yield server.servers[0].sockets[0].getsockname()[1]
-        finally:
-            server.should_exit = True
-            server.force_exit = True
-            await task
+        async with on_a_socket(self.application) as port:
+            yield port
+
+
+@asynccontextmanager
+async def on_a_socket(application: RestApplication) -> AsyncIterator[int]:
+    config = uvicorn.Config(
+        application, port=0, log_level="critical", lifespan="off", access_log=False, loop="uvloop"
+    )
+    server = uvicorn.Server(config)
+    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
+    task = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    try:
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        server.force_exit = True
+        await task
 
 
 async def until(condition: Callable[[], object]) -> None:

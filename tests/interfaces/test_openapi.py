@@ -3,8 +3,8 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
@@ -14,7 +14,6 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from hypothesis.strategies import SearchStrategy
-from schemathesis.checks import not_a_server_error
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
     allow_header_conformance,
@@ -23,7 +22,11 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from tests.interfaces.node import TestNode, mock_program
+from dspex.configuration.settings import ProgramEntry
+from dspex.interfaces.rest.app import RestApplication
+from dspex.interfaces.rest.problems import status_of
+from tests.interfaces.node import TestNode, mock_program, on_a_socket
+from tests.interfaces.served import client_of, served
 
 TYPED = {
     "instructions": "Sort.",
@@ -82,34 +85,65 @@ async def test_the_document_holds_together() -> None:
             assert list(operation["responses"]["default"]["content"]) == ["application/problem+json"], path
 
 
-@pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+@asynccontextmanager
+async def over_memory(_: pytest.FixtureRequest) -> AsyncIterator[tuple[RestApplication, httpx.AsyncClient]]:
+    """Without a compiler."""
+    node = TestNode()
+    async with node.client() as client:
+        await mock_program(client, "qa")
+        await mock_program(client, "triage", signature=TYPED, module="chain_of_thought")
+        yield node.application, client
+
+
+@asynccontextmanager
+async def over_sqlite(
+    request: pytest.FixtureRequest,
+) -> AsyncIterator[tuple[RestApplication, httpx.AsyncClient]]:
+    """As it is served: a database, the real compiler, the simulator."""
+    directory = request.getfixturevalue("tmp_path_factory").mktemp("node")
+    programs = (
+        ProgramEntry(name="triage", signature=TYPED, module="chain_of_thought"),
+        ProgramEntry(name="scripted", signature="question -> answer", executor="mock"),
+    )
+    compiler = request.getfixturevalue("compiler_address")
+    async with (
+        served(compiler, directory, programs=programs) as application,
+        client_of(application) as client,
+    ):
+        body = {"name": "qa", "signature": "question -> answer", "deploy": True}
+        assert (await client.post("/v1/programs", json=body)).status_code == 201
+        yield application, client
+
+
+@pytest.fixture(scope="module", params=[over_memory, over_sqlite])
+def address(request: pytest.FixtureRequest) -> Iterator[str]:
     """A node on a socket, in a thread of its own."""
     started, stop = threading.Event(), threading.Event()
     found: list[int] = []
 
     async def serve() -> None:
-        node = TestNode()
-        async with node.serving() as port:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-                await mock_program(client, "qa")
-                await mock_program(client, "triage", signature=TYPED, module="chain_of_thought")
-                await client.post("/v1/signatures", json={"name": "qa", "signature": "question -> answer"})
-                await client.post("/v1/programs/qa/predict", json={"inputs": {"question": "?"}})
-            found.append(port)
-            started.set()
-            await asyncio.to_thread(stop.wait)
+        async with request.param(request) as (application, client):
+            await client.post("/v1/signatures", json={"name": "qa", "signature": "question -> answer"})
+            answer = await client.post("/v1/programs/qa/predict", json={"inputs": {"question": "?"}})
+            assert answer.status_code == 200, answer.text
+            async with on_a_socket(application) as port:
+                found.append(port)
+                started.set()
+                await asyncio.to_thread(stop.wait)
 
     thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    # Fixtures that make other fixtures are for this thread.
+    for name in ("compiler_address", "tmp_path_factory"):
+        request.getfixturevalue(name)
     thread.start()
-    assert started.wait(20)
+    assert started.wait(30)
     yield f"http://127.0.0.1:{found[0]}"
     stop.set()
-    thread.join(20)
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 CHECKS = [
-    not_a_server_error,
     status_code_conformance,
     content_type_conformance,
     response_schema_conformance,
@@ -126,6 +160,18 @@ BOUNDED = settings(
 )
 
 
+def check_status(case: schemathesis.Case, answer: schemathesis.Response) -> None:
+    """Every operation describes a `default` answer, so this is said here: which statuses may be among them."""
+    status = answer.status_code
+    if str(status) in case.operation.definition.raw["responses"]:
+        return
+    problem = answer.json()
+    assert answer.headers["content-type"] == ["application/problem+json"], (status, problem)
+    assert status == problem["status"] == status_of(problem["kind"], problem["code"]), problem
+    hurried = isinstance(case.body, dict) and "timeout_s" in case.body
+    assert status < 500 or problem["code"] == "no_compiler" or (status == 504 and hurried), problem
+
+
 def test_no_generated_request_finds_a_defect_or_an_undescribed_answer(address: str) -> None:
     schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
     operations = sorted(
@@ -140,6 +186,7 @@ def test_no_generated_request_finds_a_defect_or_an_undescribed_answer(address: s
             answer = case.call(session=session)
             answered[answer.status_code] += 1
             case.validate_response(answer, checks=CHECKS)
+            check_status(case, answer)
 
         # An operation that takes nothing can't be given anything wrong.
         with suppress(Unsatisfiable):

@@ -1,16 +1,23 @@
 """How a node ends: told to, killed, or left by its caller."""
 
+import asyncio
 import os
 import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 
+from dspex.configuration.settings import Settings
+from dspex.executions.records import Execution
+from dspex.storage.opening import open_database
 from tests.conftest_simulator import RunningSimulator
+from tests.making import execution
+from tests.plugins.databases import outside_loop
 from tests.plugins.service import Service, config, running_service
 
 
@@ -59,6 +66,30 @@ def test_a_caller_that_leaves_ends_the_call_to_the_model(tmp_path: Path, simulat
         wait_for(cancelled)
 
 
+def test_what_a_dead_node_left_running_is_failed(
+    tmp_path: Path, simulator: RunningSimulator, database_url: str
+) -> None:
+    began = datetime.now(UTC) - timedelta(hours=1)
+    left = execution(status="running", node="dead", created_at=began, started_at=began)
+    outside_loop(lambda: asyncio.run(_leave_behind(database_url, left)))
+    environment = {"DATABASE_URL": database_url}
+    with (
+        running_service(tmp_path, config(simulator.base_url), environment=environment) as service,
+        service.client() as client,
+    ):
+        wait_for(lambda: client.get(f"/v1/executions/{left.id}").json()["status"] == "failed")
+        record = client.get(f"/v1/executions/{left.id}").json()
+        assert record["error"]["code"] == "node_died"
+        assert client.get("/v1/executions", params={"status": "running"}).json()["data"] == []
+
+
+async def _leave_behind(database_url: str, left: Execution) -> None:
+    """As a node does that beat when it began and never again."""
+    async with open_database(Settings(database_url=database_url)) as database:
+        await database.nodes.beat(left.node, left.created_at)
+        await database.recorder.record(left)
+
+
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
 def test_kill_9_loses_nothing_that_was_answered(
     tmp_path: Path, simulator: RunningSimulator, backend: str, request: pytest.FixtureRequest
@@ -76,8 +107,6 @@ def test_kill_9_loses_nothing_that_was_answered(
             record = client.get(f"/v1/executions/{execution_id}")
             assert record.status_code == 200, execution_id
             assert record.json()["status"] == "completed"
-        for status in ("running", "pending"):
-            assert client.get("/v1/executions", params={"status": status}).json()["data"] == []
 
 
 def _load_until_killed(service: Service, answered: list[str]) -> None:
