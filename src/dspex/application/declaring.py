@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import orjson
 import structlog
 
 from dspex.configuration.settings import ProgramEntry, Settings
 from dspex.executions.mock import Mock
+from dspex.kit import json
 from dspex.kit.errors import Conflict, DspexError, Invalid, Missing
 from dspex.programs.definitions import choose_model, define
 from dspex.programs.records import EXECUTABLE, Definition, Program, ProgramSettings, Version
@@ -78,10 +78,10 @@ def _state(entry: ProgramEntry, directory: Path) -> dict[str, Any] | None:
         return None
     path = directory / entry.state
     try:
-        state = orjson.loads(path.read_bytes())
+        state = json.loads(path.read_bytes())
     except OSError as error:
         raise Invalid(f"its state {path} can't be read: {error.strerror}.", code="bad_state") from None
-    except orjson.JSONDecodeError as error:
+    except ValueError as error:
         raise Invalid(f"its state {path} is not JSON: {error}.", code="bad_state") from None
     if not isinstance(state, dict):
         raise Invalid(f"its state {path} is not what `module.save` writes: no JSON object.", code="bad_state")

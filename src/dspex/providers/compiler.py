@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import json as standard_json
 import math
 import os
 import sys
@@ -10,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import orjson
 import structlog
 
+from dspex.kit import json
 from dspex.kit.errors import TimedOut, Unavailable
 from dspex.programs.ports import Compiled, Refused
 from dspex.programs.records import Definition
@@ -48,14 +49,15 @@ class SubprocessCompiler:
                 "`pip install 'dspex[dspy]'`, or initialize the program on a machine that has it.",
                 code="no_compiler",
             )
-        request = orjson.dumps({"definitions": [asdict(one) for one in definitions]})
+        # Written and read exactly: definitions may hold numbers and text that orjson refuses.
+        request = json.dumps({"definitions": [asdict(one) for one in definitions]})
         async with self._slots:
             answer = await self._run(request)
         return [
             Refused(one["refused"], one["kind"])
             if "refused" in one
             else Compiled(one["document"], one["saved_state"])
-            for one in orjson.loads(answer)["outcomes"]
+            for one in standard_json.loads(answer)["outcomes"]
         ]
 
     async def _run(self, request: bytes) -> bytes:

@@ -3,11 +3,10 @@
 Request: {"definitions": [...]}. Answer: {"outcomes": [{"document", "saved_state"} | {"refused", "kind"}]}.
 """
 
+import json
 import os
 import resource
 import sys
-
-import orjson
 
 MEMORY_BYTES = 4 * 1024**3
 
@@ -30,13 +29,14 @@ def main() -> None:
     # Whatever a library prints must not mix with the answer: it goes to standard error.
     answer = os.dup(1)
     os.dup2(2, 1)
-    request = orjson.loads(sys.stdin.buffer.read())
+    request = json.loads(sys.stdin.buffer.read())
 
+    from dspex.kit.json import dumps
     from dspex.providers.dspy_worker.compile import compile_all
 
     outcomes = compile_all(request["definitions"])
     with os.fdopen(answer, "wb") as out:
-        out.write(orjson.dumps({"outcomes": outcomes}))
+        out.write(dumps({"outcomes": outcomes}))
 
 
 if __name__ == "__main__":
