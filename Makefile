@@ -21,7 +21,7 @@ bench: $(VENV)/.dev
 
 $(VENV)/bin/python:
 	@"$(PYTHON)" -c 'import sys; sys.exit("DSPex needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Set PYTHON=/path/to/python3.11") if sys.version_info < (3, 11) else None'
-	@"$(PYTHON)" -m venv $(VENV)
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) can't make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 
 # The lock is installed with hashes, then the project itself without looking anything up.
 $(VENV)/.run: locks/run.txt pyproject.toml | $(VENV)/bin/python

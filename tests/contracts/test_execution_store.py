@@ -8,7 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dspex.executions.records import SORTS, Execution, ExecutionError, ExecutionFilter, IdempotencyClaim
+from dspex.executions.records import (
+    PAGE_SIZE,
+    SORTS,
+    Execution,
+    ExecutionError,
+    ExecutionFilter,
+    IdempotencyClaim,
+)
 from dspex.kit.errors import Invalid
 from dspex.storage.encoding import escape, json_text, json_value, unescape
 from tests.contracts.conftest import Stores
@@ -151,6 +158,27 @@ async def test_a_cursor_of_another_order_is_refused(stores: Stores) -> None:
     ):
         with pytest.raises(Invalid, match="cursor"):
             await stores.executions.list("default", ExecutionFilter(), sort=sort, limit=1, cursor=cursor)
+
+
+async def test_a_list_leaves_the_traces_out(stores: Stores) -> None:
+    await stores.executions.save([EVERYTHING])
+    page = await stores.executions.list("default", ExecutionFilter(), sort="created_at", limit=9, cursor=None)
+    assert page.data == (replace(EVERYTHING, calls=()),)
+
+
+async def test_large_records_make_short_pages(stores: Stores) -> None:
+    part = "x" * (PAGE_SIZE // 5)
+    rows = [execution(id=str(n), inputs={"a": part}, outputs={"b": part}) for n in range(5)]
+    await stores.executions.save([*rows, execution(id="5", inputs={"a": part * 6}), execution(id="6")])
+    pages: list[list[str]] = []
+    cursor = None
+    while not pages or cursor is not None:
+        page = await stores.executions.list(
+            "default", ExecutionFilter(), sort="created_at", limit=9, cursor=cursor
+        )
+        pages.append([one.id for one in page.data])
+        cursor = page.next_cursor
+    assert pages == [["0", "1"], ["2", "3"], ["4"], ["5"], ["6"]]
 
 
 async def test_an_unknown_sort_order_is_refused(stores: Stores) -> None:
@@ -303,9 +331,21 @@ async def test_the_first_claim_wins_however_many_come_at_once(stores: Stores) ->
 async def test_one_of_many_takes_over_a_claim_of_a_dead_node(stores: Stores) -> None:
     await stores.executions.claim(claim(node="dead"))
     heirs = [claim(node=f"heir-{n}", execution_id=f"e-{n}") for n in range(8)]
-    done = await asyncio.gather(*(stores.executions.take_over(one, from_node="dead") for one in heirs))
+    done = await asyncio.gather(*(stores.executions.take_over(one, from_execution="e") for one in heirs))
     assert done.count(True) == 1
     assert await stores.executions.claim(claim()) == heirs[done.index(True)]
+
+
+async def test_a_claim_that_was_taken_over_is_as_good_as_new(stores: Stores) -> None:
+    await stores.executions.claim(claim())
+    first = claim(execution_id="e1", created_at=NOON + minutes(60))
+    assert await stores.executions.take_over(first, from_execution="e")
+    # Who read the old claim, too, comes too late, though it is still held by the same node.
+    late = claim(execution_id="e2", created_at=NOON + minutes(61))
+    assert not await stores.executions.take_over(late, from_execution="e")
+    assert await stores.executions.claim(late) == first
+    assert await stores.executions.take_over(late, from_execution="e1")
+    assert await stores.executions.claim(first) == late
 
 
 async def test_a_claim_is_released_by_its_execution_only(stores: Stores) -> None:
@@ -323,6 +363,25 @@ async def test_a_claim_goes_with_its_execution(stores: Stores) -> None:
     assert await stores.executions.claim(claim(execution_id="e2")) == claim(execution_id="e2")
 
 
+async def test_claims_whose_execution_never_came_are_pruned_by_age(stores: Stores) -> None:
+    await stores.executions.save([execution(id="done")])
+    kept = [
+        claim(key="done", execution_id="done"),
+        claim(key="young", execution_id="young", created_at=NOON + minutes(1)),
+    ]
+    lost = [claim(key=str(n), execution_id=str(n)) for n in range(3)]
+    # An execution of this id in another project is not its execution.
+    lost.append(claim(key="elsewhere", execution_id="done", project="other"))
+    for one in (*kept, *lost):
+        await stores.executions.claim(one)
+    assert await stores.executions.prune_claims(older_than=NOON + minutes(1)) == len(lost)
+    for one in kept:
+        assert await stores.executions.claim(replace(one, execution_id="new")) == one
+    for one in lost:
+        new = replace(one, execution_id="new")
+        assert await stores.executions.claim(new) == new
+
+
 async def test_nodes_beat(stores: Stores) -> None:
     assert await stores.nodes.last_beat("n") is None
     await stores.nodes.beat("n", NOON)
@@ -331,6 +390,15 @@ async def test_nodes_beat(stores: Stores) -> None:
     await stores.nodes.leave("n")
     left = await stores.nodes.last_beat("n")
     assert left is not None and left.timestamp() == 0
+
+
+async def test_nodes_long_dead_are_forgotten(stores: Stores) -> None:
+    for node, ago in (("dead", 2.0), ("silent", 1.0), ("alive", 0.0), ("gone", 0.0)):
+        await stores.nodes.beat(node, NOON - minutes(ago))
+    await stores.nodes.leave("gone")
+    assert await stores.nodes.forget(beat_before=NOON - minutes(1)) == 2
+    known = [node for node in ("dead", "silent", "alive", "gone") if await stores.nodes.last_beat(node)]
+    assert known == ["silent", "alive"]
 
 
 ANY_TEXT = st.text(st.characters(codec=None, exclude_categories=()), max_size=12)

@@ -191,6 +191,20 @@ async def test_a_refused_key_is_an_auth_error_that_hides_the_key(way: Way) -> No
     assert KEY not in str(raised.value)
 
 
+@pytest.mark.parametrize("status", [200, 302, 401, 500])
+@pytest.mark.parametrize("before", [0, 190, 485, 490])
+async def test_no_error_repeats_the_key_whole_or_cut_short(way: Way, status: int, before: int) -> None:
+    said = "." * before + f" Authorization: Bearer {KEY} is no good"
+    for body in ({"error": {"message": said, "code": 401}}, said.encode()):
+        way.server.answers(body, status)
+        try:
+            # Some clients read an error inside a 200 as an empty answer.
+            shown = repr(await way.client.complete(way.request()))
+        except errors.LMError as error:
+            shown = f"{error} {error.message} {error.__cause__}"
+        assert KEY[:10] not in shown
+
+
 async def test_a_rate_limit_says_when_to_try_again(way: Way) -> None:
     way.server.answers(way.limited, 429, {"retry-after": "7"})
     with pytest.raises(errors.LMRateLimitError) as raised:

@@ -160,8 +160,17 @@ async def test_deploying_moves_everything_at_once(stores: Stores) -> None:
         for version in (await stores.programs.versions("default", one.id, limit=9, cursor=None)).data
     }
     assert statuses == {1: "deployed", 2: "optimized"}
-    history = await stores.programs.deployments("default", one.id, limit=2)
-    assert [entry.id for entry in history] == ["d2", "d1"]
+    history = await stores.programs.deployments("default", one.id)
+    assert [entry.id for entry in history] == ["d2", "d1", "d0"]
+
+
+async def test_the_whole_history_of_deployments_is_told(stores: Stores) -> None:
+    one = await added(stores)
+    both = [await ready(stores, one, "d1"), await ready(stores, one, "d2")]
+    for minute in range(150):
+        await stores.programs.deploy(one, both[minute % 2], deployment(both[minute % 2], minute))
+    history = await stores.programs.deployments("default", one.id)
+    assert [entry.id for entry in history] == [f"d{minute}" for minute in reversed(range(150))]
 
 
 async def test_a_version_that_cannot_run_is_not_deployed(stores: Stores) -> None:
@@ -173,7 +182,7 @@ async def test_a_version_that_cannot_run_is_not_deployed(stores: Stores) -> None
         await stores.programs.deploy(one, replace(draft, status="ready"), deployment(draft, 1))
     found = await stores.programs.version("default", running.id)
     assert found is not None and found.status == "deployed"
-    assert len(await stores.programs.deployments("default", one.id, limit=9)) == 1
+    assert len(await stores.programs.deployments("default", one.id)) == 1
 
 
 async def test_deploying_at_once_leaves_one_deployed(stores: Stores) -> None:

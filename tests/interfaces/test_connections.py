@@ -54,14 +54,33 @@ async def test_a_caller_that_goes_away_ends_its_execution() -> None:
     async with served(node) as (client, port):
         await mock_program(client, mock={"latency_ms": 600_000})
         _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(head("/v1/programs/qa/predict", len(ASK), "idempotency-key: k\r\n") + ASK)
+        writer.write(head("/v1/programs/qa/predict", len(ASK)) + ASK)
         await writer.drain()
         await until(lambda: node.services.predictions.in_flight)
         writer.close()
         await until(lambda: node.executions._rows)
         (execution,) = node.executions._rows.values()
         assert execution.status == "cancelled"
-        await until(lambda: not node.services.predictions.in_flight and not node.executions._claims)
+        await until(lambda: not node.services.predictions.in_flight)
+
+
+async def test_a_request_with_a_key_outlives_its_connection() -> None:
+    node = TestNode()
+    async with served(node) as (client, port):
+        await mock_program(client, mock={"latency_ms": 300})
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(head("/v1/programs/qa/predict", len(ASK), "idempotency-key: k\r\n") + ASK)
+        await writer.drain()
+        await until(lambda: node.services.predictions.in_flight)
+        writer.close()
+        answer = await client.post(
+            "/v1/programs/qa/predict",
+            content=ASK,
+            headers={"content-type": "application/json", "idempotency-key": "k"},
+        )
+        assert answer.status_code == 200 and answer.headers["idempotent-replayed"] == "true"
+        (execution,) = node.executions._rows.values()
+        assert (execution.id, execution.status) == (answer.json()["id"], "completed")
 
 
 async def test_half_a_body_is_given_up_after_the_time_limit() -> None:

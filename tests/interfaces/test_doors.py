@@ -2,13 +2,16 @@
 
 import io
 import json
+import logging
 from typing import Any
 
 import httpx
 import pytest
+import structlog
 
 from dspex.configuration.models import ModelRegistry, ModelSettings
 from dspex.configuration.settings import Server, Settings
+from dspex.observability.logs import Format, configure_logs
 from dspex.observability.request_log import JsonLines
 from tests.interfaces.node import TestNode, mock_program
 
@@ -33,6 +36,8 @@ def settings(**server: Any) -> Settings:
         ({"origin": "http://127.0.0.1:3000"}, "origin_not_allowed"),
         ({"x-forwarded-for": "10.0.0.1"}, "forwarded_not_allowed"),
         ({"forwarded": "for=10.0.0.1"}, "forwarded_not_allowed"),
+        ({"x-real-ip": "10.0.0.1"}, "forwarded_not_allowed"),
+        ({"via": "1.1 proxy"}, "forwarded_not_allowed"),
     ],
 )
 async def test_strangers_are_refused_with_what_to_set(path: str, headers: dict[str, str], code: str) -> None:
@@ -152,8 +157,13 @@ async def test_the_configuration_is_shown_without_its_secrets() -> None:
                 "main": ModelSettings(
                     model="openai/gpt-4o-mini",
                     env="OPENAI_API_KEY",
-                    api_base="https://user:hush@llm.example/v1",
-                    options={"top_p": 0.5, "api_key": "hush", "extra": {"X-Auth-Token": "hush"}},
+                    api_base="https://llm.example/v1",
+                    options={
+                        "top_p": 0.5,
+                        "api_key": "hush",
+                        "extra": {"X-Auth-Token": "hush", "accessToken": "hush", "clientSecret": "hush"},
+                        "defaultHeaders": {"X-Anything": "hush"},
+                    },
                 )
             },
         ),
@@ -170,6 +180,44 @@ async def test_the_configuration_is_shown_without_its_secrets() -> None:
         "***",
     )
     assert main["max_tokens"] is None
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+async def test_a_defect_is_logged_without_what_was_in_the_request(
+    form: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, root = io.StringIO(), logging.getLogger()
+    node = TestNode(settings())
+    handlers, level = root.handlers[:], root.level
+    monkeypatch.setattr("sys.stderr", stream)
+    try:
+        configure_logs("error", form)
+        monkeypatch.setattr("dspex.interfaces.rest.app.log", structlog.get_logger("defects"))
+        monkeypatch.setattr(node.switch, "check", lambda: 1 / 0)
+        async with node.client() as client:
+            answer = await client.post(
+                PREDICT, json={"inputs": {"question": "hush"}}, headers={"authorization": "Bearer hush"}
+            )
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()
+    assert answer.status_code == 500
+    assert "ZeroDivisionError" in stream.getvalue()
+    assert "hush" not in stream.getvalue() + answer.text
+
+
+@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+async def test_probes_may_ask_for_the_head_alone(path: str, away: bool) -> None:
+    node = TestNode(settings())
+    node.switch.away = away
+    async with node.client() as client:
+        whole, head = await client.get(path), await client.head(path)
+    assert (head.status_code, head.headers["content-type"]) == (
+        whole.status_code,
+        whole.headers["content-type"],
+    )
 
 
 async def test_costs_are_listed_with_their_sum() -> None:
@@ -225,3 +273,21 @@ async def test_a_signature_can_be_tried_without_registering_it(
             "signature": {"inputs": [{"name": "a"}], "outputs": [{"name": "b"}]},
         }
         assert (await client.get("/v1/signatures")).json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"program": "qa", "input": "text"}, "not_text"),
+        ({"signature": "question -> answer", "input": "text"}, "not_text"),
+        ({"program": "qa", "input": {"question": "a"}, "inputs": {"question": "b"}}, "not_both"),
+        ({"input": "text", "inputs": {}}, "not_both"),
+    ],
+)
+async def test_an_input_that_does_not_fit_is_told_and_not_dropped(body: dict[str, Any], code: str) -> None:
+    async with TestNode(settings()).client() as client:
+        await mock_program(client)
+        answer = await client.post("/v1/predict", json=body)
+        assert [(one["pointer"], one["code"]) for one in answer.json()["errors"]] == [("/input", code)]
+        taken = await client.post("/v1/predict", json={"program": "qa", "input": {"question": "a"}})
+        assert taken.status_code == 200

@@ -201,4 +201,4 @@ def test_no_generated_request_finds_a_defect_or_an_undescribed_answer(address: s
                 try_out(operation.as_strategy(path_parameters=known))
     assert len(operations) > 25
     # Both sides of every door were tried.
-    assert answered[200] > 100 and answered[201] > 1 and answered[404] > 100 and answered[422] > 100, answered
+    assert answered[200] > 50 and answered[201] > 0 and answered[404] > 100 and answered[422] > 100, answered

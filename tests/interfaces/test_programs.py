@@ -126,6 +126,20 @@ async def test_a_bad_mock_script_is_refused_when_it_is_given(client: httpx.Async
     assert (answer.status_code, answer.json()["code"]) == (422, "bad_mock")
 
 
+async def test_no_key_becomes_part_of_a_version(client: httpx.AsyncClient) -> None:
+    new = {"name": "qa", "signature": "question -> answer"}
+    state = {"demos": [], "signature": {"instructions": "", "fields": []}, "lm": {"api_key": "hush"}}
+    refused = await client.post("/v1/programs", json={**new, "options": {"api_key": "hush"}})
+    assert (refused.status_code, refused.json()["code"]) == (422, "unsupported_option")
+    assert (await client.post("/v1/programs", json={**new, "state": state})).status_code == 201
+    for body in ({"options": {"api_key": "hush"}}, {"options": {"api_key": "hush"}, "model": "simulator"}):
+        refused = await client.post("/v1/programs/qa/versions", json=body)
+        assert (refused.status_code, refused.json()["code"]) == (422, "unsupported_option")
+    again = await client.post("/v1/programs/qa/versions", json={"state": state, "temperature": 0.5})
+    assert (again.status_code, again.json()["state"]["lm"]) == (201, None)
+    assert "hush" not in (await client.get("/v1/programs/qa/versions")).text
+
+
 async def test_a_name_is_taken_once(client: httpx.AsyncClient) -> None:
     await mock_program(client)
     answer = await client.post("/v1/programs", json={"name": "qa", "signature": "a -> b"})
@@ -217,6 +231,29 @@ async def test_what_dspy_did_not_save_is_no_import(client: httpx.AsyncClient) ->
     await client.post("/v1/programs", json={"name": "qa", "signature": "question -> answer"})
     answer = await client.post("/v1/programs/qa/import", json={"hello": 1})
     assert (answer.status_code, answer.json()["code"]) == (422, "bad_state")
+
+
+async def test_a_failed_import_is_not_what_gets_deployed() -> None:
+    async with TestNode(compiler=Refusing()).client() as client:
+        await mock_program(client)
+        real = await client.post("/v1/programs/qa/versions", json={"executor": "auto"})
+        state = {"demos": [], "signature": {"instructions": "", "fields": []}, "lm": None}
+        mocked = await client.post("/v1/programs/qa/import", json=state, params={"base": 1})
+        assert (mocked.status_code, mocked.json()["code"]) == (409, "not_with_mock")
+        base = {"base": real.json()["version"]}
+        failed = await client.post("/v1/programs/qa/import", json=state, params=base)
+        assert (failed.status_code, failed.json()["code"]) == (422, "bad_state")
+        assert (await client.get("/v1/programs/qa/versions")).json()["data"][0]["status"] == "error"
+        assert (await client.post("/v1/programs/qa/deploy")).json()["deployed_version"] == 1
+
+
+async def test_the_description_follows_the_newest_version_of_a_program_that_is_not_deployed(
+    client: httpx.AsyncClient,
+) -> None:
+    await client.post("/v1/programs", json={"name": "qa", "signature": "question -> answer"})
+    assert '"verdict"' not in (await client.get("/openapi.json")).text
+    await client.post("/v1/programs/qa/versions", json={"signature": "question -> verdict"})
+    assert '"verdict"' in (await client.get("/openapi.json")).text
 
 
 async def test_statistics_count_what_ran(client: httpx.AsyncClient) -> None:

@@ -58,6 +58,7 @@ def test_a_signature_runs_without_a_server(tmp_path: Path) -> None:
         (("executions", "list", "--since", "yesterday"), "no ISO time"),
         (("serve", "--config", "none.yaml"), "There is no configuration file none.yaml"),
         (("signatures", "check", "a -> b -> c"), "->"),
+        (("init", "/dev/null/x"), "/dev/null/x: Not a directory"),
     ],
 )
 def test_mistakes_are_told_in_a_line_or_two(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:

@@ -1,6 +1,9 @@
 """From a file to an answer over HTTP: declared, compiled once, answered by a real endpoint, on record."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,78 @@ def test_the_file_owns_what_it_declares(tmp_path: Path, simulator: RunningSimula
         assert (gone.status_code, gone.json()["code"]) == (409, "not_executable")
         assert "archived" in gone.json()["detail"]
         assert client.get("/v1/programs/qa").json()["status"] == "deployed"
+
+
+def test_a_rollback_survives_a_restart_until_the_file_asks_for_something_new(
+    tmp_path: Path, simulator: RunningSimulator
+) -> None:
+    first = """- {name: qa, signature: "question -> answer"}"""
+    second = """- {name: qa, signature: "question -> answer, why"}"""
+    third = """- {name: qa, signature: "question -> answer, why, how"}"""
+    for declared, version in ((first, 1), (second, 2)):
+        with running_service(tmp_path, config(simulator.base_url, declared)) as service:
+            assert service.predict("qa", {"question": "?"}).json()["version"] == version
+            if version == 2:
+                with service.client() as client:
+                    assert client.post("/v1/programs/qa/rollback").status_code == 200
+            service.stop()
+    for declared, version in ((second, 1), (third, 3), (second, 2)):
+        with running_service(tmp_path, config(simulator.base_url, declared)) as service:
+            assert service.predict("qa", {"question": "?"}).json()["version"] == version
+            service.stop()
+
+
+def test_starting_twice_by_mistake_does_not_touch_the_running_node(
+    tmp_path: Path, simulator: RunningSimulator
+) -> None:
+    with running_service(tmp_path, config(simulator.base_url, PROGRAMS)) as service:
+        (tmp_path / "dspex.yaml").write_text(
+            config(simulator.base_url, "- {name: other, signature: 'a -> b'}")
+        )
+        port = service.url.rpartition(":")[2]
+        again = subprocess.run(
+            [sys.executable, "-m", "dspex", "serve", "--port", port],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert again.returncode == 1
+        assert "--port" in again.stderr
+        assert "Traceback" not in again.stderr
+        time.sleep(1.1)
+        assert service.predict("triage", {"text": "help"}).status_code == 200
+        with service.client() as client:
+            assert client.get("/v1/programs/other").status_code == 404
+
+
+def test_python_programs_do_not_touch_the_programs_of_a_service(
+    tmp_path: Path, simulator: RunningSimulator
+) -> None:
+    with running_service(tmp_path, config(simulator.base_url, PROGRAMS)) as service:
+        script = (
+            "import dspex\n"
+            "print(dspex.run('question -> answer', question='Which?'))\n"
+            "print(dspex.run('module: str -> answer', {'module': 'x'}))\n"
+            "with dspex.open(database_url='sqlite:///.dspex/dspex.db') as node:\n"
+            "    print(node.predict('qa', {'question': 'Which?'})['outputs'])\n"
+        )
+        (tmp_path / "dspex.yaml").write_text(
+            config(simulator.base_url, "- {name: qa, signature: 'question -> b'}")
+        )
+        said = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert said.stdout.splitlines()[2].startswith("{'b':")
+        time.sleep(1.1)
+        assert service.predict("triage", {"text": "help"}).status_code == 200
+        assert "sure" in service.predict("qa", {"question": "?"}).json()["outputs"]
 
 
 def test_without_configuration_answers_are_simulated_and_it_says_so(tmp_path: Path) -> None:

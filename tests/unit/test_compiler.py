@@ -2,6 +2,8 @@
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import orjson
@@ -77,3 +79,10 @@ async def test_what_the_worker_prints_does_not_spoil_its_answer(tmp_path: Path) 
     python = pretending(tmp_path, f"echo noise >&2; cat > /dev/null; echo '{answer}'")
     (outcome,) = await SubprocessCompiler(python=python).compile([definition()])
     assert outcome == Refused("no")
+
+
+def test_the_worker_limits_its_memory_and_time_by_itself() -> None:
+    ask = "import resource; from dspex.providers.dspy_worker.__main__ import limit; limit(7); "
+    ask += "print(resource.getrlimit(resource.RLIMIT_CPU)[0], resource.getrlimit(resource.RLIMIT_AS)[0])"
+    told = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True, timeout=60)
+    assert told.stdout.split() == ["7", str(4 * 1024**3)]

@@ -22,7 +22,8 @@ log = structlog.get_logger(__name__)
 async def declare(programs: ProgramService, settings: Settings, project: str, directory: Path) -> None:
     """Registers, initializes and deploys what the file declares; archives what it no longer does.
 
-    All new versions compile in one run of the worker. A program that can't be initialized is logged with
+    All new versions compile in one run of the worker. A version is deployed when the file asks for another one
+    than last time; what an operator deployed since stays. A program that can't be initialized is logged with
     its reason and does not stop the others, nor the version of it that is deployed already. A malformed
     entry and a name that the API made are mistakes in the file: they raise.
     """
@@ -32,10 +33,14 @@ async def declare(programs: ProgramService, settings: Settings, project: str, di
     ready = {version.id: version for version in await _initialize(programs, waiting)}
     for program, version in declared:
         current = ready.get(version.id, version)
-        if current.status in EXECUTABLE:
-            await programs.deploy(program, current)
-        else:
+        if current.status not in EXECUTABLE:
             log.error("program_not_ready", program=program.name, version=current.number, reason=current.error)
+        elif program.settings.declared != current.digest or program.deployed_version_id is None:
+            deployed = await programs.deploy(program, current)
+            remembered = replace(program.settings, declared=current.digest)
+            await programs.change(replace(deployed, settings=remembered))
+        elif program.deployed_version_id != current.id:
+            log.info("operators_version_kept", program=program.name, version_of_the_file=current.number)
     await _archive_others(programs, project, {entry.name for entry in settings.programs})
 
 
@@ -110,6 +115,7 @@ async def _declare_one(
             "Give the one in the file another name; names are never given away again.",
             code="program_made_by_api",
         )
+    settings = replace(settings, declared=program.settings.declared)
     changed = replace(program, settings=settings, description=entry.description, archived_at=None)
     if changed != program:
         program = await programs.change(changed)

@@ -1,12 +1,12 @@
 """DSPex inside another program: the same services, called directly and without a loop of the caller's."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
-from dspex.application.declaring import declare
+from dspex.application.declaring import definition_of
 from dspex.application.wiring import open_services
 from dspex.configuration.loading import load_settings
 from dspex.executions.predictions import Adhoc
@@ -15,17 +15,31 @@ from dspex.executions.service import PredictionRequest
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit import json
+from dspex.kit.errors import Missing
 from dspex.kit.ids import new_id
+from dspex.programs.records import Module, ProgramSettings
 
 PROJECT = "default"
 
 
 class Embedded:
-    """Answers are the documents that the HTTP interface gives. A failed run has `error` and status `failed`."""
+    """Answers are the documents that the HTTP interface gives. A failed run has `error` and status `failed`.
+
+    Executions are recorded and compiled documents kept in the configuration's database, but the programs of a
+    service that runs on it are neither changed nor asked: the file alone says what a name means here.
+    """
 
     def __init__(self, config: Path | None, overrides: Mapping[str, Any]) -> None:
+        """Raises Invalid for a configuration with mistakes in it."""
         self._settings, path = load_settings(config, **overrides)
-        self._directory = path.parent if path else Path()
+        directory = path.parent if path else Path()
+        self._programs = {
+            entry.name: (
+                definition_of(entry, self._settings, directory),
+                ProgramSettings(entry.timeout_s, entry.on_violation),
+            )
+            for entry in self._settings.programs
+        }
         self._runner = asyncio.Runner()
         self._stack = AsyncExitStack()
         self._services: Services | None = None
@@ -33,23 +47,28 @@ class Embedded:
     def __enter__(self) -> Self:
         self._runner.__enter__()
         try:
-            self._runner.run(self._start())
+            self._services = self._runner.run(self._start())
         except BaseException:
             self.__exit__()
             raise
         return self
 
-    async def _start(self) -> None:
-        self._services = await self._stack.enter_async_context(open_services(self._settings))
-        await declare(self._services.programs, self._settings, PROJECT, self._directory)
+    async def _start(self) -> Services:
+        return await self._stack.enter_async_context(open_services(self._settings))
 
     def __exit__(self, *_: object) -> None:
         self._runner.run(self._stack.aclose())
         self._runner.close()
 
     def predict(self, program: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """One answer of a declared program. Raises Missing, NotExecutable, Invalid."""
-        return self._answer(self._open.predictions.program(program, _request(inputs)))
+        """One answer of a program of the file, compiled the first time. Raises Missing, Invalid, Unavailable."""
+        if program not in self._programs:
+            known = ", ".join(self._programs) or "none"
+            raise Missing(
+                f"The configuration has no program {program!r}; it has {known}.", code="program_missing"
+            )
+        definition, settings = self._programs[program]
+        return self._answer(self._open.predictions.defined(program, definition, settings, _request(inputs)))
 
     def run(
         self,
@@ -60,12 +79,13 @@ class Embedded:
         model: str | None = None,
     ) -> dict[str, Any]:
         """One answer of a signature that belongs to no program; compiled the first time it is seen."""
-        wanted = Adhoc(signature, module, model)  # type: ignore[arg-type]
+        # `define` refuses other modules, with what there is.
+        wanted = Adhoc(signature, cast(Module, module), model)
         return self._answer(self._open.predictions.adhoc(wanted, _request(inputs)))
 
-    def _answer(self, predicting: Any) -> dict[str, Any]:
+    def _answer(self, predicting: Awaitable[Execution]) -> dict[str, Any]:
         async def wait() -> Execution:
-            return await predicting  # type: ignore[no-any-return]
+            return await predicting
 
         return presenters.prediction(self._runner.run(wait()))
 

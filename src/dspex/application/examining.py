@@ -3,7 +3,7 @@
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -30,14 +30,20 @@ def examine(file: Path | None) -> list[Finding]:
     findings.append(
         Finding("configuration", "ok", str(path) if path else "no dspex.yaml: the defaults apply")
     )
-    findings += [
-        *_models(settings),
-        *_programs(settings, path.parent if path else Path()),
-        _disk(settings),
-        _port(settings),
-        _compiler(settings),
-    ]
-    findings.append(_database(settings))
+    looks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
+        ("models", lambda: _models(settings)),
+        ("programs", lambda: _programs(settings, path.parent if path else Path())),
+        ("data directory", lambda: [_disk(settings)]),
+        ("port", lambda: [_port(settings)]),
+        ("compiler", lambda: [_compiler(settings)]),
+        ("database", lambda: [_database(settings)]),
+    )
+    for subject, look in looks:
+        try:
+            findings += look()
+        except Exception as error:
+            # Who asks a doctor is in trouble already; the other findings may be what helps.
+            findings.append(Finding(subject, "failed", f"could not be looked at ({type(error).__name__})"))
     return findings
 
 
@@ -118,13 +124,13 @@ def _compiler(settings: Settings) -> Finding:
 
 def _database(settings: Settings) -> Finding:
     """Looks without making or migrating anything."""
+    from dspex.storage.dialects.sqlite import path_of
     from dspex.storage.migrations import HEAD, current, is_known
 
     shown = settings.database_without_secrets
-    path = shown.removeprefix("sqlite:///")
-    if path != shown and not Path(path).exists():
-        return Finding("database", "ok", f"{shown} will be made at the first start")
     try:
+        if settings.database.startswith("sqlite") and not Path(path_of(settings.database)).exists():
+            return Finding("database", "ok", f"{shown} will be made at the first start")
         stored = current(settings.database)
     except DspexError as error:
         return Finding("database", "failed", error.message)

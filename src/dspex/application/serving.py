@@ -5,32 +5,37 @@ import gc
 import math
 import os
 import socket
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import orjson
+import structlog
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from dspex.application.banner import announce
 from dspex.application.declaring import declare
+from dspex.application.hardening import forbid_inspection
 from dspex.application.wiring import open_services
-from dspex.configuration.loading import load_settings
+from dspex.configuration.loading import hand_down, load_settings, take_up
 from dspex.configuration.settings import Settings
 from dspex.interfaces.rest.app import RestApplication, create_application
 from dspex.interfaces.rest.exchange import Receive, Scope, Send
-from dspex.kit.errors import DspexError, Invalid
+from dspex.kit.errors import DspexError, Invalid, Unavailable
 from dspex.observability.logs import configure_logs
 
+log = structlog.get_logger(__name__)
 _HANDED_DOWN = "DSPEX_HANDED_DOWN"
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 PROJECT = "default"
 
 
 class Node:
-    """One serving process as an ASGI application: its services live as long as the lifespan."""
+    """One serving process as an ASGI application: its services live as long as the lifespan.
+
+    `failure` is why it could not start.
+    """
 
     def __init__(self, settings: Settings, directory: Path, *, prepare: bool) -> None:
         self._settings = settings
@@ -38,6 +43,7 @@ class Node:
         self._prepare = prepare
         self._application: RestApplication | None = None
         self._stack = AsyncExitStack()
+        self.failure: DspexError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -52,14 +58,16 @@ class Node:
         try:
             await self._start()
         except DspexError as error:
+            self.failure = error
             await self._stack.aclose()
-            await send({"type": "lifespan.startup.failed", "message": error.message})
+            await send({"type": "lifespan.startup.failed", "message": ""})
             return
         except BaseException:
             await self._stack.aclose()
             raise
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        log.info("stopping")
         await self._stack.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -114,13 +122,17 @@ def check_exposure(settings: Settings) -> None:
 
 
 def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
-    """Runs until SIGTERM or SIGINT; finishes what is in flight first (`server.drain_s`)."""
+    """Runs until SIGTERM or SIGINT; finishes what is in flight first (`server.drain_s`).
+
+    Raises DspexError when it can't start. The address is taken before anything is changed, so that starting
+    twice by mistake does not touch the programs of the node that runs.
+    """
+    forbid_inspection()
     settings, path = load_settings(file, **overrides)
     check_exposure(settings)
     configure_logs(settings.log_level, settings.log_format)
+    directory = path.parent if path else Path()
     options: dict[str, Any] = {
-        "host": settings.server.host,
-        "port": settings.server.port,
         "log_config": None,
         "access_log": False,
         "server_header": False,
@@ -129,36 +141,59 @@ def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
         "lifespan": "on",
         "proxy_headers": False,
     }
-    directory = _directory(path)
-    if settings.server.workers == 1:
-        server = _Server(uvicorn.Config(Node(settings, directory, prepare=True), **options), settings)
-        try:
-            server.run()
-        except SystemExit:
-            # uvicorn has its own statuses for a start that failed; the reason is in the log.
-            sys.exit(1)
-        if not server.started:
-            sys.exit(1)
-        return
-    asyncio.run(_prepare(settings, directory))
-    os.environ[_HANDED_DOWN] = orjson.dumps(
-        {"file": str(path) if path else None, "overrides": overrides}, default=str
-    ).decode()
-    announce(settings, port=settings.server.port)
-    uvicorn.run("dspex.application.serving:worker", factory=True, workers=settings.server.workers, **options)
+    with _bound(settings) as address:
+        port = address.getsockname()[1]
+        if settings.server.workers == 1:
+            _serve_alone(Node(settings, directory, prepare=True), settings, address, options)
+            return
+        asyncio.run(_prepare(settings, directory))
+        os.environ[_HANDED_DOWN] = hand_down(settings)
+        announce(settings, port=port)
+        config = uvicorn.Config(
+            "dspex.application.serving:worker", factory=True, workers=settings.server.workers, **options
+        )
+        Multiprocess(config, sockets=[address]).run()
+        log.info("stopped")
+
+
+def _serve_alone(node: Node, settings: Settings, address: socket.socket, options: Mapping[str, Any]) -> None:
+    server = _Server(uvicorn.Config(node, **options), settings)
+    try:
+        server.run(sockets=[address])
+    except SystemExit:
+        # uvicorn's own way to say that the application did not start.
+        if node.failure is None:
+            raise
+    if node.failure is not None:
+        raise node.failure
+    log.info("stopped")
+
+
+def _bound(settings: Settings) -> socket.socket:
+    host, port = settings.server.host, settings.server.port
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    address = socket.socket(family)
+    address.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        address.bind((host, port))
+        # Listening at once: of two that start together only one gets here.
+        address.listen(2048)
+    except OSError as error:
+        address.close()
+        raise Unavailable(
+            f"{host}:{port} can't be listened on ({error.strerror}). If another service has it, choose a free "
+            "port with --port.",
+            code="address_in_use",
+        ) from None
+    return address
 
 
 def worker() -> Node:
-    """One of several processes; the parent has prepared everything."""
-    handed_down = orjson.loads(os.environ[_HANDED_DOWN])
-    file = handed_down["file"]
-    settings, path = load_settings(Path(file) if file else None, **handed_down["overrides"])
+    """One of several processes; the parent has prepared everything and read the configuration."""
+    forbid_inspection()
+    settings = take_up(os.environ[_HANDED_DOWN])
     configure_logs(settings.log_level, settings.log_format)
-    return Node(settings, _directory(path), prepare=False)
-
-
-def _directory(path: Path | None) -> Path:
-    return path.parent if path else Path()
+    return Node(settings, Path(), prepare=False)
 
 
 async def _prepare(settings: Settings, directory: Path) -> None:

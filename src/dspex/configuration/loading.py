@@ -1,5 +1,7 @@
 """Reading the configuration: one call at start, every mistake reported at once."""
 
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from dotenv import load_dotenv
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsError
 
+from dspex.configuration.models import option_advice, unsupported_options
 from dspex.configuration.settings import Settings
 from dspex.kit.errors import Invalid, Problem
 
@@ -36,7 +39,10 @@ def load_settings(file: Path | None = None, **overrides: Any) -> tuple[Settings,
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=dict(document)))
+            return tuple(
+                InitSettingsSource(settings_cls, init_kwargs=source) if isinstance(source, dict) else source
+                for source in (init_settings, env_settings, _usual_names(), dict(document))
+            )
 
     try:
         settings = Loaded(**overrides)
@@ -51,6 +57,12 @@ def load_settings(file: Path | None = None, **overrides: Any) -> tuple[Settings,
         ) from None
     _check(settings, path)
     return settings, path
+
+
+def _usual_names() -> dict[str, Any]:
+    """Settings from variables that everybody knows under another name; our own names win over them."""
+    url = os.environ.get("DATABASE_URL")
+    return {"database_url": url} if url else {}
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -92,6 +104,11 @@ def _check(settings: Settings, path: Path | None) -> None:
                 "/models/default", "unknown_model", f"{settings.models.default!r} is not in models.registry"
             )
         )
+    problems += [
+        Problem(f"/models/registry/{alias}/options/{name}", "unsupported_option", option_advice(name))
+        for alias, model in settings.models.registry.items()
+        for name in unsupported_options(model.options)
+    ]
     seen: set[str] = set()
     for index, program in enumerate(settings.programs):
         if program.model is not None and program.model not in known:
@@ -114,3 +131,26 @@ def _check(settings: Settings, path: Path | None) -> None:
             code="bad_configuration",
             problems=problems,
         )
+
+
+def hand_down(settings: Settings) -> str:
+    """The settings as text, for another process of this node; see `take_up`."""
+    return settings.model_dump_json()
+
+
+def take_up(text: str) -> Settings:
+    """The very settings that were handed down: neither the file nor the environment is read again."""
+
+    class HandedDown(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (init_settings,)
+
+    return HandedDown(**json.loads(text))

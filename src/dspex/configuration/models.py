@@ -1,8 +1,47 @@
 """The model registry of `dspex.yaml`: aliases, where they answer, and which variable holds the key."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+# What shapes an answer. Nothing else is stored with a version: neither keys nor addresses can be among it.
+GENERATION_OPTIONS = frozenset(
+    {
+        "frequency_penalty",
+        "logit_bias",
+        "logprobs",
+        "max_completion_tokens",
+        "max_tokens",
+        "metadata",
+        "min_p",
+        "modalities",
+        "n",
+        "parallel_tool_calls",
+        "prediction",
+        "presence_penalty",
+        "reasoning",
+        "reasoning_effort",
+        "repetition_penalty",
+        "response_format",
+        "safety_identifier",
+        "seed",
+        "service_tier",
+        "stop",
+        "store",
+        "temperature",
+        "thinking",
+        "tool_choice",
+        "tools",
+        "top_k",
+        "top_logprobs",
+        "top_p",
+        "user",
+        "verbosity",
+    }
+)
 
 
 class Pricing(BaseModel):
@@ -15,11 +54,34 @@ class Pricing(BaseModel):
     cache_read_per_million: Annotated[float, Field(ge=0)] | None = None
 
 
+def _checked_base(address: str) -> str:
+    """Does not quote the address: what is wrong in it may be a key."""
+    try:
+        parts = urlsplit(address)
+        known = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
+    except ValueError:
+        known = False
+    if not known or any(one.isspace() or not one.isprintable() for one in address):
+        raise PydanticCustomError(
+            "api_base", "write an http or https address with a host, and a port up to 65535"
+        )
+    if "@" in parts.netloc:
+        raise PydanticCustomError(
+            "api_base", "leave user and password out; `env` names the variable of the key"
+        )
+    if parts.query or parts.fragment or address.endswith(("?", "#")):
+        raise PydanticCustomError("api_base", "leave out what begins with ? or #")
+    return address
+
+
+ApiBase = Annotated[str, AfterValidator(_checked_base)]
+
+
 class ModelSettings(BaseModel):
     """One entry of `models.registry`. `env` names the environment variable with the API key, never the key.
 
     `model` is DSPy's spelling, "provider/name"; "simulator/..." is the built-in simulator.
-    `options` are further LM options as `dspy.LM` takes them (top_p, stop, seed, ...).
+    `options` are further LM options as `dspy.LM` takes them (top_p, stop, seed, ...): GENERATION_OPTIONS only.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -27,13 +89,25 @@ class ModelSettings(BaseModel):
     model: Annotated[str, Field(min_length=1, max_length=300)]
     model_type: Literal["chat"] = "chat"
     env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    api_base: str | None = None
+    api_base: ApiBase | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1024
     pricing: Pricing | None = None
+
+
+def unsupported_options(options: Iterable[str]) -> list[str]:
+    """The names among these that are no generation options."""
+    return [name for name in options if name not in GENERATION_OPTIONS]
+
+
+def option_advice(name: str) -> str:
+    return (
+        f"{name[:100]!r} is not an LM option that shapes an answer; the variable of a key goes into `env` and an "
+        "address into `api_base` of the model in models.registry"
+    )
 
 
 class ModelRegistry(BaseModel):

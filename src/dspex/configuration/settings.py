@@ -7,10 +7,11 @@ What wins, first to last: command line, environment (`DSPEX_` and nested by `__`
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from dspex.configuration.models import ModelRegistry, ModelSettings
+from dspex.kit.addresses import without_secrets
 
 SIMULATED = ModelRegistry(
     default="simulator", registry={"simulator": ModelSettings(model="simulator/default")}
@@ -92,9 +93,7 @@ class Settings(BaseSettings):
         protected_namespaces=(),
     )
 
-    database_url: Annotated[
-        str | None, Field(validation_alias=AliasChoices("DSPEX_DATABASE_URL", "DATABASE_URL", "database_url"))
-    ] = None
+    database_url: str | None = None
     data_dir: Path = Path(".dspex")
     server: Server = Server()
     limits: Limits = Limits()
@@ -112,11 +111,8 @@ class Settings(BaseSettings):
 
     @property
     def database_without_secrets(self) -> str:
-        """The database's URL with its password masked."""
-        scheme, separator, rest = self.database.partition("://")
-        account, at, place = rest.rpartition("@")
-        user, colon, _ = account.partition(":")
-        return f"{scheme}{separator}{user}{':***' if colon else ''}{at}{place}"
+        """The database's URL with its password and its query masked."""
+        return without_secrets(self.database)
 
     @property
     def simulated(self) -> bool:

@@ -13,7 +13,7 @@ from dspex.kit.facts import Facts
 from dspex.programs.facts import ProgramChanged
 from dspex.programs.ports import ProgramReader
 from dspex.programs.records import EXECUTABLE, CompiledDocument, Definition, Program, ProgramSettings, Version
-from dspex.programs.rules import ADHOC, definition_digest, is_name, is_stale, program_status
+from dspex.programs.rules import definition_digest, is_name, is_stale, program_status
 from dspex.signatures.document import signature_from_document
 from dspex.signatures.records import Field, Signature
 from dspex.signatures.types import STR
@@ -21,6 +21,7 @@ from dspex.signatures.validation import InputValidator, OutputChecker
 
 FRESH_S = 1.0
 KEPT = 1000
+DEFAULTS = ProgramSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +108,26 @@ class Catalog:
             raise _not_executable(f"Version {number} of {name!r}", version.status, version.error)
         return await self._runnable(program, version)
 
-    def known_adhoc(self, project: str, definition: Definition) -> Runnable | None:
-        """A signature without a program that ran here before."""
-        key = (project, definition_digest(definition))
+    def known_adhoc(self, project: str, name: str, definition: Definition) -> Runnable | None:
+        """A definition without a program that ran here before under this name."""
+        key = (project, f"{name}/{definition_digest(definition)}")
         if key in self._adhoc:
             self._adhoc.move_to_end(key)
         return self._adhoc.get(key)
 
-    def adhoc(self, definition: Definition, compiled: CompiledDocument) -> Runnable:
-        """A signature without a program, from what it was compiled to."""
-        run = load(compiled.document, definition.lm.alias)
-        runnable = _build(ADHOC, definition, run, ProgramSettings(), compiled.digest)
-        _keep(self._adhoc, (compiled.project, definition_digest(definition)), runnable)
+    def adhoc(
+        self,
+        project: str,
+        name: str,
+        definition: Definition,
+        compiled: CompiledDocument | None,
+        settings: ProgramSettings = DEFAULTS,
+    ) -> Runnable:
+        """A definition without a program, from what it was compiled to (None: it is a mock)."""
+        alias = definition.lm.alias
+        run = Mock(definition.mock or {}) if compiled is None else load(compiled.document, alias)
+        runnable = _build(name, definition, run, settings, compiled.digest if compiled else None)
+        _keep(self._adhoc, (project, f"{name}/{definition_digest(definition)}"), runnable)
         return runnable
 
     async def _program(self, project: str, name: str) -> Program:

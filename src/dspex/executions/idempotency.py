@@ -28,9 +28,9 @@ class _Running:
 class Idempotency:
     """One for each process.
 
-    A claim in the store says which execution a key became. It is dropped when nothing came of it, and taken
-    over when its node is dead, has forgotten it, or had more time than any execution may take: a crash
-    between claim and record blocks no key for ever.
+    A claim in the store says which execution a key became. It is dropped when the store surely holds no
+    answer under it, and taken over when its node is dead, has forgotten it, or had more time than any
+    execution may take: a crash between claim and record blocks no key for ever.
     """
 
     def __init__(
@@ -57,7 +57,8 @@ class Idempotency:
         """The execution of this key, and whether it was there before. `execute` gets the id to run under.
 
         Raises Conflict: idempotency_key_reused for another body, idempotency_in_progress while another node
-        runs it. What runs on this node is waited for. Errors of `execute` pass through and free the key.
+        runs it. What runs on this node is waited for. Errors of `execute` pass through; they free the key
+        unless the execution was recorded as completed or failed before.
         """
         place = (project, key)
         while (running := self._running.get(place)) is not None:
@@ -84,9 +85,8 @@ class Idempotency:
                 cancelled = execution is not None and execution.status == "cancelled"
                 if not cancelled and not await self._abandoned(held):
                     break
-                if not await self._store.take_over(
-                    replace(mine, created_at=self._clock.now()), from_node=held.node
-                ):
+                heir = replace(mine, created_at=self._clock.now())
+                if not await self._store.take_over(heir, from_execution=held.execution_id):
                     continue
             return await self._execute(mine, execute), False
         raise Conflict(
@@ -108,15 +108,17 @@ class Idempotency:
         try:
             return await execute(claim.execution_id)
         except BaseException:
-            # Nothing to give out under this key: refused, not recorded, or the caller left.
-            await asyncio.shield(asyncio.ensure_future(self._release(claim)))
+            await asyncio.shield(asyncio.ensure_future(self._release_unanswered(claim)))
             raise
 
-    async def _release(self, claim: IdempotencyClaim) -> None:
+    async def _release_unanswered(self, claim: IdempotencyClaim) -> None:
         try:
-            await self._store.release(claim.project, claim.key, execution_id=claim.execution_id)
+            # A cancellation may arrive while the record is committed: only the store knows what came of it.
+            execution = await self._store.get(claim.project, claim.execution_id)
+            if execution is None or execution.status not in ANSWERED:
+                await self._store.release(claim.project, claim.key, execution_id=claim.execution_id)
         except DspexError as error:
-            # The claim stays; this node knows that it is running nothing under it.
+            # The claim stays: the next request with this key finds the record, or that there is none.
             log.warning("claim_not_released", execution_id=claim.execution_id, reason=error.message)
 
 

@@ -20,7 +20,11 @@ class ExecutionReader(Protocol):
     async def list(
         self, project: str, where: ExecutionFilter, *, sort: str, limit: int, cursor: str | None
     ) -> Page[Execution]:
-        """`sort` is one of `records.SORTS`; ties are broken by id, so pages never overlap."""
+        """`sort` is one of `records.SORTS`; ties are broken by id, so pages never overlap.
+
+        Records come without their `calls`. A page ends early, with a cursor, before the JSON of its records
+        would pass `records.PAGE_SIZE` characters; it has one record at least.
+        """
         ...
 
     async def statistics(
@@ -54,15 +58,21 @@ class ExecutionStore(ExecutionReader, Protocol):
     async def prune(
         self, project: str | None, *, older_than: datetime | None, keep_newest: int | None
     ) -> int:
-        """Deletes finished rows by age or beyond a count for each project, in batches; returns how many."""
+        """Deletes finished rows by age or beyond a count for each project, in batches; returns how many.
+
+        Their claims go with them."""
+        ...
+
+    async def prune_claims(self, *, older_than: datetime) -> int:
+        """Deletes claims of that age whose execution never came, in batches; returns how many."""
         ...
 
     async def claim(self, claim: IdempotencyClaim) -> IdempotencyClaim:
         """Stores the claim, or returns the one that was there first. Atomic across nodes."""
         ...
 
-    async def take_over(self, claim: IdempotencyClaim, *, from_node: str) -> bool:
-        """Replaces execution_id and node of a claim still held by `from_node`; False when it is not."""
+    async def take_over(self, claim: IdempotencyClaim, *, from_execution: str) -> bool:
+        """Replaces the claim that is still held for that execution id; False when it is not, any more."""
         ...
 
     async def release(self, project: str, key: str, *, execution_id: str) -> None:
@@ -80,6 +90,13 @@ class Nodes(Protocol):
         ...
 
     async def last_beat(self, node: str) -> datetime | None: ...
+
+    async def forget(self, *, beat_before: datetime) -> int:
+        """Deletes nodes that last beat before that time, or left; returns how many.
+
+        A node that is not known counts as dead, as a forgotten one did before.
+        """
+        ...
 
 
 class Recorder(Protocol):

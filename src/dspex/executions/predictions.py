@@ -1,18 +1,24 @@
 """The one call behind every way of asking for a prediction."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dspex.configuration.models import ModelRegistry
-from dspex.executions.catalog import Catalog, Runnable
+from dspex.executions.catalog import Catalog
+from dspex.executions.parameters import check_parameters
 from dspex.executions.records import Execution
 from dspex.executions.service import ExecutionService, PredictionRequest
+from dspex.kit.errors import TimedOut
 from dspex.programs.definitions import choose_model, define
-from dspex.programs.records import Adapter, Module
+from dspex.programs.records import Adapter, Definition, Module, ProgramSettings
+from dspex.programs.rules import ADHOC
 from dspex.programs.service import ProgramService
 from dspex.signatures.document import signature_from_document
 from dspex.signatures.service import SignatureService
+from dspex.signatures.validation import InputValidator
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +64,47 @@ class Predictions:
     async def adhoc(self, wanted: Adhoc, request: PredictionRequest) -> Execution:
         """Runs a signature, compiled and registered the first time it is seen.
 
-        Raises Unavailable without a compiler.
+        Bad inputs are refused before anything is compiled. Raises Unavailable without a compiler, TimedOut when
+        compiling takes the time of the request.
         """
-        return await self._executions.predict(await self._resolve(wanted, request.project), request)
-
-    async def _resolve(self, wanted: Adhoc, project: str) -> Runnable:
         model = choose_model(self._models, wanted.model)
         definition = define(wanted.signature, wanted.module, wanted.adapter, model)
-        known = self._catalog.known_adhoc(project, definition)
-        if known is not None:
-            return known
-        compiled = await self._programs.compile_adhoc(project, definition)
-        await self._signatures.find_or_create(project, signature_from_document(definition.signature))
-        return self._catalog.adhoc(definition, compiled)
+        runnable = self._catalog.known_adhoc(request.project, ADHOC, definition)
+        if runnable is None:
+            signature = signature_from_document(definition.signature)
+            InputValidator(signature).validate(request.inputs)
+            check_parameters(request.parameters)
+            async with self._within(request) as rest:
+                compiled = await self._programs.compile_adhoc(request.project, definition)
+                await self._signatures.find_or_create(request.project, signature)
+            runnable = self._catalog.adhoc(request.project, ADHOC, definition, compiled)
+            request = rest()
+        return await self._executions.predict(runnable, request)
+
+    async def defined(
+        self, name: str, definition: Definition, settings: ProgramSettings, request: PredictionRequest
+    ) -> Execution:
+        """Runs a definition under a name without registering a program; compiled the first time it is seen."""
+        runnable = self._catalog.known_adhoc(request.project, name, definition)
+        if runnable is None:
+            compiled = None
+            if definition.mock is None:
+                compiled = await self._programs.compile_adhoc(request.project, definition)
+            runnable = self._catalog.adhoc(request.project, name, definition, compiled, settings)
+        return await self._executions.predict(runnable, request)
+
+    @asynccontextmanager
+    async def _within(self, request: PredictionRequest) -> AsyncIterator[Callable[[], PredictionRequest]]:
+        """The time limit of a request on what comes before it; gives the request with the time that is left."""
+        limit_s = self._executions.time_limit(request.timeout_s)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            async with asyncio.timeout(limit_s):
+                yield lambda: replace(request, timeout_s=max(limit_s - (loop.time() - started), 0.001))
+        except TimeoutError:
+            raise TimedOut(
+                f"Compiling the signature took more than the {limit_s:g} s of the request; it goes on, so ask again.",
+                code="compile_timeout",
+                retry_after=2,
+            ) from None

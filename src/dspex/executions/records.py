@@ -8,6 +8,8 @@ from typing import Any, Literal
 ExecutionStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
 CacheStatus = Literal["miss", "hit", "off"]
 SORTS = ("created_at", "-created_at", "duration_ms", "-duration_ms", "cost_usd", "-cost_usd")
+# Characters of JSON in a page of a list: 200 records of the largest inputs and outputs fill no memory.
+PAGE_SIZE = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)

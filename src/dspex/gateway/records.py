@@ -1,7 +1,7 @@
 """What goes to a model and what comes back, in no provider's dialect."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -64,6 +64,9 @@ class LanguageModelRequest:
     rollout_id: int | None = None
 
 
+MOST_TOKENS = 10**9
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens as the provider reported them; None where it did not say.
@@ -85,6 +88,11 @@ class Usage:
             count = getattr(self, name)
             if count is not None:
                 yield name, count
+
+    def credible(self) -> "Usage":
+        """Counts below zero or above MOST_TOKENS, which no call can have used, become None: not known."""
+        absurd = {name: None for name, count in self.counted() if not 0 <= count <= MOST_TOKENS}
+        return replace(self, **absurd) if absurd else self
 
 
 _COUNTERS = tuple(one.name for one in fields(Usage))

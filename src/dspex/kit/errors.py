@@ -63,6 +63,11 @@ class DspexError(Exception):
         self.problems = tuple(problems)
         self.retry_after = retry_after
 
+    def __str__(self) -> str:
+        """The message, and below it what each problem adds to it."""
+        more = [f"  {one.pointer}: {one.message}" for one in self.problems if one.message not in self.message]
+        return "\n".join([self.message, *more])
+
 
 class Invalid(DspexError):
     kind = "invalid"
@@ -107,3 +112,11 @@ class TimedOut(DspexError):
 class Internal(DspexError):
     kind = "internal"
     default_code = "internal"
+
+
+def of_kind(kind: str, message: str, *, code: str) -> DspexError:
+    """The error of a kind, from its name: a failed execution's record as an exception."""
+    for error in DspexError.__subclasses__():
+        if error.__module__ == __name__ and error.kind == kind:
+            return error(message, code=code)
+    return Internal(message, code=code)

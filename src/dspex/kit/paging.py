@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -19,6 +20,17 @@ class Page(Generic[T]):
 
     data: tuple[T, ...]
     next_cursor: str | None = None
+
+
+def fitting(sizes: Iterable[int], most: int) -> int:
+    """How many of them, from the first, add up to `most` at the most; one if there is one."""
+    count = total = 0
+    for size in sizes:
+        total += size
+        if count and total > most:
+            break
+        count += 1
+    return count
 
 
 def encode_cursor(*key: str | int | float | None) -> str:

@@ -59,8 +59,8 @@ class ProgramReader(Protocol):
         """The statuses that occur among each program's versions."""
         ...
 
-    async def deployments(self, project: str, program_id: str, *, limit: int) -> Sequence[Deployment]:
-        """Newest first."""
+    async def deployments(self, project: str, program_id: str) -> Sequence[Deployment]:
+        """All of them, newest first: what a rollback goes back to may lie behind any number of others."""
         ...
 
     async def compiled(self, project: str, digest: str) -> CompiledDocument | None: ...

@@ -71,11 +71,13 @@ class ProgramSettings:
     """What may change without a new version.
 
     `timeout_s` bounds one request (None: the node's limit); `on_violation: fail` turns a broken output
-    constraint into a failure.
+    constraint into a failure. `declared` is the digest of the version that the configuration file last asked
+    for: only a change of it makes the file deploy, so that a rollback survives a restart.
     """
 
     timeout_s: float | None = None
     on_violation: Literal["report", "fail"] = "report"
+    declared: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import builtins
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from dspex.kit.clock import Clock
 from dspex.kit.errors import Conflict, DspexError, Exhausted, Invalid, Missing
 from dspex.kit.facts import Facts
 from dspex.kit.ids import new_id
-from dspex.kit.paging import Page
+from dspex.kit.paging import MAX_LIMIT, Page
 from dspex.programs.comparison import Comparison, compare
 from dspex.programs.facts import ProgramChanged
 from dspex.programs.ports import Compiled, Compiler, ProgramStore, Refused
@@ -37,9 +37,11 @@ from dspex.programs.rules import (
     is_stale,
     program_status,
 )
+from dspex.programs.transfer import imported_state
 
 log = structlog.get_logger(__name__)
 ADHOC_QUEUE = 64
+REFUSALS_KEPT = 1000
 
 
 class ProgramService:
@@ -49,6 +51,8 @@ class ProgramService:
         self._clock = clock
         self._facts = facts
         self._compiling: dict[tuple[str, str], asyncio.Task[CompiledDocument]] = {}
+        # Asking again for what DSPy refuses should not start a process again.
+        self._refused: dict[str, str] = {}
 
     async def get(self, project: str, name: str) -> Program:
         """Raises Missing (code program_missing)."""
@@ -213,6 +217,8 @@ class ProgramService:
         stored = await self._store.compiled(project, digest)
         if stored is not None:
             return stored
+        if digest in self._refused:
+            raise _not_native(self._refused[digest])
         key = (project, digest)
         task = self._compiling.get(key)
         if task is None:
@@ -232,7 +238,10 @@ class ProgramService:
     async def _compile_one(self, project: str, definition: Definition, digest: str) -> CompiledDocument:
         (outcome,) = await self._compiler.compile([definition])
         if isinstance(outcome, Refused):
-            raise Invalid(f"This can't run: {outcome.reason}", code="not_native")
+            if len(self._refused) >= REFUSALS_KEPT:
+                self._refused.clear()
+            self._refused[digest] = outcome.reason
+            raise _not_native(outcome.reason)
         compiled = CompiledDocument(digest, project, outcome.document, outcome.saved_state, self._clock.now())
         await self._store.add_compiled(compiled)
         return compiled
@@ -263,7 +272,7 @@ class ProgramService:
 
     async def rollback(self, program: Program) -> tuple[Program, Version]:
         """Deploys again what was deployed before the present version. Raises Conflict when there is nothing."""
-        history = await self._store.deployments(program.project, program.id, limit=100)
+        history = await self._store.deployments(program.project, program.id)
         target = previous_deployment(history)
         version = await self._store.version(program.project, target) if target else None
         if version is None:
@@ -309,6 +318,41 @@ class ProgramService:
     async def versions(self, program: Program, *, limit: int, cursor: str | None) -> Page[Version]:
         return await self._store.versions(program.project, program.id, limit=limit, cursor=cursor)
 
+    async def deployable(self, program: Program) -> Version:
+        """The newest version that can run, or the newest while none can: a failed import must not win."""
+        cursor: str | None = None
+        while True:
+            page = await self.versions(program, limit=MAX_LIMIT, cursor=cursor)
+            for version in page.data:
+                if version.status in EXECUTABLE:
+                    return version
+            cursor = page.next_cursor
+            if cursor is None:
+                return await self.newest(program)
+
+    async def import_state(
+        self, program: Program, saved: Mapping[str, Any], *, base: Version
+    ) -> tuple[Version, builtins.list[str]]:
+        """The executable version with what `module.save` wrote, and notes on what was left out of it.
+
+        Raises Conflict for an archived program (program_archived) and a mock as the base (not_with_mock),
+        Invalid (bad_state) for a state that is none or of another module; Unavailable without a compiler.
+        """
+        check_live(program)
+        if base.definition.mock is not None:
+            raise Conflict(
+                f"Version {base.number} of {program.name!r} is a mock, which has no use for a state; name a version "
+                "with a model as the base.",
+                code="not_with_mock",
+            )
+        state, notes = imported_state(saved)
+        version = await self.add_version(program, replace(base.definition, state=state))
+        if version.status not in EXECUTABLE:
+            (version,) = await self.initialize([version])
+        if version.status not in EXECUTABLE:
+            raise Invalid(f"Version {version.number} can't run: {version.error}", code="bad_state")
+        return version, notes
+
     async def compare(self, before: Version, after: Version) -> Comparison:
         """What differs between two versions of a program."""
         saved = [
@@ -336,6 +380,10 @@ class ProgramService:
                 code="not_compiled",
             )
         return dict(compiled.saved_state)
+
+
+def _not_native(reason: str) -> Invalid:
+    return Invalid(f"This can't run: {reason}", code="not_native")
 
 
 def previous_deployment(history: Sequence[Deployment]) -> str | None:

@@ -6,6 +6,8 @@ from typing import Any
 from dspex.kit.errors import Invalid
 from dspex.programs.comparison import predictor_states
 
+_KEPT = frozenset({"traces", "train", "demos", "signature", "extended_signature", "fields"})
+
 
 def imported_state(saved: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The state to keep, and notes on what was left out: language models and metadata stay behind.
@@ -29,11 +31,11 @@ def imported_state(saved: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
         notes.append(
             f"It was saved by DSPy {metadata['dependency_versions'].get('dspy', 'of unknown version')}."
         )
+    # Only what DSPy reads is kept: anything else would be stored and shown without being of use.
     if predictors.get("self") is saved:
-        return {key: value for key, value in saved.items() if key != "metadata"} | {"lm": None}, notes
-    state = {
-        key: {**value, "lm": None} if key in predictors else value
-        for key, value in saved.items()
-        if key != "metadata"
-    }
-    return state, notes
+        return _without_model(saved), notes
+    return {name: _without_model(one) for name, one in predictors.items()}, notes
+
+
+def _without_model(predictor: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in predictor.items() if name in _KEPT} | {"lm": None}

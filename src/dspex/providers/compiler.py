@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import math
 import os
 import sys
 import tempfile
@@ -64,6 +65,7 @@ class SubprocessCompiler:
                 "-P",
                 "-m",
                 "dspex.providers.dspy_worker",
+                str(math.ceil(self._timeout_s)),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,

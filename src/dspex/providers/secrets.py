@@ -4,7 +4,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from dspex.gateway.errors import LMConfigurationError
+from dspex.gateway.errors import LMConfigurationError, LMError
+
+MASK = "[key]"
+# Shorter beginnings of a key, such as "sk-", tell nothing and would spoil the text around them.
+_TELLING = 8
 
 
 def secret(name: str, environ: Mapping[str, str] = os.environ) -> str | None:
@@ -36,3 +40,21 @@ def _content(variable: str, path: str) -> str:
         raise LMConfigurationError(
             f"The file that {variable} names can't be read: {reason}.", code="lm_key_unreadable"
         ) from None
+
+
+def hidden(error: LMError, key: str | None) -> LMError:
+    """The same error without the key: servers repeat the one they refuse, also where they are cut short."""
+    if not key:
+        return error
+    before, *others = error.message.split(key[:_TELLING])
+    message = before + "".join(MASK + other[_shared(other, key[_TELLING:]) :] for other in others)
+    error.message, error.args = message, (message,)
+    return error
+
+
+def _shared(text: str, rest: str) -> int:
+    """How many characters they have in common at the beginning."""
+    return next(
+        (at for at, (one, other) in enumerate(zip(text, rest, strict=False)) if one != other),
+        min(len(text), len(rest)),
+    )

@@ -27,6 +27,19 @@ class _Waiting:
 
     row: Row
     done: "asyncio.Future[None] | None"
+    decided: bool = False
+
+    def settle(self, error: DspexError | None = None) -> None:
+        self.decided = True
+        if self.done is None or self.done.done():
+            return
+        if error is None:
+            self.done.set_result(None)
+        else:
+            # One for each waiter: an exception raised in several tasks would collect all their tracebacks.
+            self.done.set_exception(
+                type(error)(error.message, code=error.code, retry_after=error.retry_after)
+            )
 
 
 class ExecutionWriter:
@@ -41,7 +54,11 @@ class ExecutionWriter:
         self._closed = False
 
     async def record(self, execution: Execution) -> None:
-        """Returns after the commit (relaxed: at once). Raises Unavailable when it can't be stored now."""
+        """Returns after the commit (relaxed: at once). Raises Unavailable when it can't be stored now.
+
+        A queued record is committed even when its caller is cancelled meanwhile; the cancellation is passed
+        on only after that, so that whoever sees it finds in the store what became of the record.
+        """
         if self._closed:
             raise Unavailable("This node is shutting down; ask another one.", code="recorder_closed")
         if len(self._queue) >= QUEUE:
@@ -52,11 +69,26 @@ class ExecutionWriter:
             )
         row = execution_row(execution, self._dialect.moment)
         done = None if self._relaxed else asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(row, done))
+        waiting = _Waiting(row, done)
+        self._queue.append(waiting)
         if self._task is None:
             self._task = asyncio.create_task(self._drain())
         if done is not None:
-            await done
+            try:
+                await done
+            except asyncio.CancelledError:
+                await self._settled(waiting)
+                raise
+
+    async def _settled(self, waiting: _Waiting) -> None:
+        """Returns when the fate of the record is decided, however often its caller is cancelled."""
+        # The first future died with the cancellation; this one takes its place.
+        waiting.done = asyncio.get_running_loop().create_future()
+        while not waiting.decided and (writer := self._task) is not None and not writer.done():
+            try:
+                await asyncio.wait([waiting.done, writer], return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                continue
 
     async def close(self) -> None:
         """Commits what is queued, then lets the connection go."""
@@ -91,17 +123,13 @@ class ExecutionWriter:
                 await self._commit([one])
         else:
             for one in batch:
-                if one.done is not None and not one.done.done():
-                    one.done.set_result(None)
+                one.settle()
 
 
 def _fail(records: Sequence[_Waiting], error: DspexError) -> None:
     lost = 0
     for one in records:
-        if one.done is None:
-            lost += 1
-        elif not one.done.done():
-            # One for each waiter: an exception raised in several tasks would collect all their tracebacks.
-            one.done.set_exception(type(error)(error.message, code=error.code, retry_after=error.retry_after))
+        lost += one.done is None
+        one.settle(error)
     if lost:
         log.error("acknowledged_executions_lost", executions=lost, reason=error.message)

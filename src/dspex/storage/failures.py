@@ -73,7 +73,10 @@ def _of_driver(error: BaseException | None) -> Unavailable | None:
         return unavailable("it did not answer in time")
     if isinstance(error, OSError):
         return unavailable(f"it can't be reached ({error.strerror or type(error).__name__})")
-    # asyncpg reports a connection that closed under it without a code.
+    # asyncpg reports a connection that closed under it without a code; one that closed in the middle of a
+    # message leaves its protocol in a state of which it says only that it is a wrong one.
+    if type(error).__name__ == "InternalClientError":
+        return unavailable("the connection broke")
     if type(error).__name__ in ("InterfaceError", "ConnectionDoesNotExistError") and "clos" in str(error):
         return unavailable("the connection broke")
     return None

@@ -28,7 +28,7 @@ class Sessions:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[ReadSession]:
-        """One consistent view. Raises Unavailable (code database_unavailable)."""
+        """One consistent view. Raises Unavailable (code database_unavailable or database_replaced)."""
         async with self._transaction(writes=False) as connection:
             yield ReadSession(connection)
 
@@ -40,11 +40,14 @@ class Sessions:
 
     @asynccontextmanager
     async def _transaction(self, *, writes: bool) -> AsyncIterator[AsyncConnection]:
+        self.dialect.check_place()
         try:
             async with self._engine.connect() as connection:
                 await connection.execution_options(writes=writes)
                 async with connection.begin():
                     yield connection
+            if writes:
+                self.dialect.check_place()
         except Exception as error:
             public = as_unavailable(error)
             if public is None:

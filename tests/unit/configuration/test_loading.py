@@ -78,7 +78,15 @@ def test_sqlite_is_kept_in_the_data_directory() -> None:
     [
         ("postgresql://dspex:s3cret@db:5432/dspex", "postgresql://dspex:***@db:5432/dspex"),
         ("postgresql://dspex:p@ss:word@db/dspex", "postgresql://dspex:***@db/dspex"),
+        ("postgresql://dspex:p@s/s:wo#rd@db/dspex", "postgresql://dspex:***@db/dspex"),
         ("postgresql://dspex@db/dspex", "postgresql://dspex@db/dspex"),
+        ("postgresql://db/dspex?user=u&password=secret", "postgresql://db/dspex?***"),
+        ("postgresql://db/dspex?user=u&password=se@cret", "postgresql://***"),
+        ("postgresql://dspex:s3?cret@db/dspex", "postgresql://***"),
+        ("postgresql://dspex:s3cret@[::1/dspex", "postgresql://dspex:***@[::1/dspex"),
+        ("postgresql://dspex:s3cret@db:99999/dspex", "postgresql://dspex:***@db:99999/dspex"),
+        ("host=db password=s3cret", "***"),
+        ("sqlite:////var/a@b/dspex.db", "sqlite:////var/a@b/dspex.db"),
         ("sqlite:////var/lib/dspex.db", "sqlite:////var/lib/dspex.db"),
     ],
 )
@@ -134,6 +142,48 @@ def test_what_sections_say_of_each_other_is_reported_at_once(place: Path) -> Non
         ("/programs/0/model", "unknown_model"),
         ("/programs/1/name", "duplicate"),
     ]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ftp://hush.example",
+        "llm.example/v1",
+        "https://",
+        "https://hush.example:99999",
+        "https://hush.example:port",
+        "https://[::1",
+        "https://user:hush@llm.example/v1",
+        "https://hush@llm.example/v1",
+        "https://llm.example/v1?key=hush",
+        "https://llm.example/v1#hush",
+        "https://llm.example/v 1",
+    ],
+)
+def test_an_address_of_a_model_that_can_not_be_used_is_a_mistake(address: str, place: Path) -> None:
+    text = f'models: {{default: a, registry: {{a: {{model: openai/x, api_base: "{address}"}}}}}}'
+    refused = refusal(write(place / "bad.yaml", text))
+    assert [one.pointer for one in refused.problems] == ["/models/registry/a/api_base"]
+    assert "hush" not in refused.message
+
+
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:9000/v1", "http://[::1]:9000", "https://llm.example/v1/"]
+)
+def test_an_address_of_a_model_is_taken_as_written(address: str, place: Path) -> None:
+    text = f'models: {{default: a, registry: {{a: {{model: openai/x, api_base: "{address}"}}}}}}'
+    settings, _ = load_settings(write(place / "good.yaml", text))
+    assert settings.models.registry["a"].api_base == address
+
+
+def test_a_key_among_the_options_of_a_model_is_a_mistake(place: Path) -> None:
+    text = "models: {default: a, registry: {a: {model: openai/x, options: {api_key: hush, top_p: 0.5}}}}"
+    refused = refusal(write(place / "bad.yaml", text))
+    assert [(one.pointer, one.code) for one in refused.problems] == [
+        ("/models/registry/a/options/api_key", "unsupported_option")
+    ]
+    assert "`env`" in refused.message
+    assert "hush" not in refused.message
 
 
 def test_a_file_that_was_named_must_be_there(place: Path) -> None:

@@ -87,6 +87,7 @@ async def test_within_a_second_it_is_not_looked_up_again(
     catalog: Catalog, store: Store, clock: Clock
 ) -> None:
     await with_program(store)
+    store.looks = 0
     first = await catalog.deployed("default", "qa")
     assert await catalog.deployed("default", "qa") is first
     assert store.looks == 1

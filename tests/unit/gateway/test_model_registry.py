@@ -10,6 +10,7 @@ from dspex.configuration.models import ModelRegistry, ModelSettings
 from dspex.gateway.errors import LMConfigurationError
 from dspex.gateway.ports import LanguageModelClient
 from dspex.gateway.records import Dialect, LanguageModelReply, LanguageModelRequest, Message, Options, Usage
+from dspex.providers.language_models.http_client import OpenAIChatClient
 from dspex.providers.language_models.registry import build_clients
 from dspex.providers.secrets import secret
 from tests.contracts.scripted_server import ScriptedServer, scripted_server
@@ -114,10 +115,13 @@ def test_an_unreadable_key_file_is_named_by_its_variable(tmp_path: Path) -> None
         secret("MY_KEY", {"MY_KEY_FILE": str(tmp_path / "absent")})
 
 
-@pytest.mark.parametrize("api_base", ["ftp://example.org", "127.0.0.1:9300/v1", "/v1"])
-async def test_an_address_that_is_none_is_refused(api_base: str) -> None:
-    with pytest.raises(LMConfigurationError, match="api_base"):
-        await client(model="openai/m", api_base=api_base).complete(request())
+@pytest.mark.parametrize(
+    "address", ["ftp://example.org", "127.0.0.1:9300/v1", "/v1", "ftp://user:hush@example.org", "https://"]
+)
+def test_an_address_that_is_none_is_refused_without_its_secrets(address: str) -> None:
+    with pytest.raises(LMConfigurationError, match="api_base") as refused:
+        OpenAIChatClient(address, None, ModelSettings(model="openai/m"))
+    assert "hush" not in refused.value.message
 
 
 async def test_a_program_compiled_for_another_wire_is_refused() -> None:

@@ -298,3 +298,14 @@ def test_an_error_answer_is_of_the_class_dspy_raises(status: int, body: bytes) -
         assert isinstance(raised.value, LMAuthError)
     else:
         assert ("error", type(raised.value).__name__) == theirs
+
+
+def test_a_count_of_tokens_that_no_call_can_have_used_is_unknown() -> None:
+    usage = {
+        "prompt_tokens": 10**9 + 1,
+        "completion_tokens": 3,
+        "total_tokens": 2**70,
+        "cached_tokens": 2**70,
+    }
+    read = decode(200, {}, json.dumps({"usage": usage}).encode(), "asked").usage
+    assert dict(read.counted()) == {"output_tokens": 3}

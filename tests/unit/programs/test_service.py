@@ -163,6 +163,23 @@ async def test_deploy_and_roll_back_are_announced(programs: ProgramService, fact
     assert refused.value.code == "nothing_to_roll_back"
 
 
+async def test_every_deployment_can_be_rolled_back(programs: ProgramService) -> None:
+    program, first = await made(programs, "qa")
+    second = await programs.add_version(program, define("a -> c", "predict", "chat", LM))
+    both = await programs.initialize([first, second])
+    for step in range(150):
+        version = await programs.version_numbered(program, 1 + step % 2)
+        program = await programs.deploy(program, version)
+    back = []
+    for _ in range(149):
+        program, version = await programs.rollback(program)
+        back.append(version.number)
+    assert back == [1 + step % 2 for step in reversed(range(149))]
+    assert program.deployed_version_id == both[0].id
+    with pytest.raises(Conflict):
+        await programs.rollback(program)
+
+
 async def test_the_same_definition_is_the_same_version(programs: ProgramService) -> None:
     program, version = await made(programs, "qa")
     again = await programs.add_version(program, define("a->b", "predict", "chat", LM))

@@ -29,10 +29,11 @@ def build(application: Application) -> Callable[[], Any]:
         try:
             app()
         except DspexError as error:
-            print(f"dspex: {error.message}", file=sys.stderr)  # noqa: T201
-            for problem in error.problems:
-                if problem.message not in error.message:
-                    print(f"  {problem.pointer}: {problem.message}", file=sys.stderr)  # noqa: T201
+            print(f"dspex: {error}", file=sys.stderr)  # noqa: T201
+            sys.exit(1)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            print(f"dspex: {where}{error.strerror or error}", file=sys.stderr)  # noqa: T201
             sys.exit(1)
 
     return call

@@ -7,7 +7,14 @@ import typer
 
 from dspex.executions.records import SORTS, Execution, ExecutionFilter
 from dspex.executions.trace import trace
-from dspex.interfaces.cli.output import ConfigOption, JsonOption, print_fields, print_json, print_table
+from dspex.interfaces.cli.output import (
+    ConfigOption,
+    JsonOption,
+    print_fields,
+    print_json,
+    print_table,
+    print_text,
+)
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.session import PROJECT, with_services
 from dspex.interfaces.shared import presenters
@@ -77,8 +84,8 @@ def add_to(app: typer.Typer, application: Application) -> None:
                 f"\n--- call {number}: {call['adapter']} to {call['provider_model']}, {call['latency_ms']} ms"
             )
             for message in call["messages"] or ():
-                typer.echo(f"[{message['role']}]\n{message['content']}")
-            typer.echo(f"[reply]\n{call['reply'] if call['error'] is None else call['error']['message']}")
+                print_text(f"[{message['role']}]\n{message['content']}")
+            print_text(f"[reply]\n{call['reply'] if call['error'] is None else call['error']['message']}")
 
 
 def _one_of(option: str, value: str | None, allowed: tuple[str, ...]) -> None:

@@ -22,7 +22,10 @@ def add_to(app: typer.Typer) -> None:
         """Make a new project: a dspex.yaml, tests, a README."""
         for path in create(directory):
             typer.echo(f"  {path}")
-        typer.echo(f"\nNext:\n  cd {directory}\n  dspex serve\n  python -m pytest")
+        typer.echo(
+            f"\nNext, with the environment active that dspex is installed in (it needs pytest for the tests):\n"
+            f"  cd {directory}\n  dspex serve\n  python -m pytest"
+        )
 
 
 def create(directory: Path) -> list[Path]:

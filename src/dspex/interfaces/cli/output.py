@@ -15,7 +15,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the whole docume
 
 
 def print_json(document: Any) -> None:
-    typer.echo(json.dumps(exact.loads(exact.dumps(document)), indent=2, ensure_ascii=False))
+    """Times as in the API. What has no UTF-8 form (lone surrogates) makes the whole text plain ASCII."""
+    plain = json.loads(exact.dumps(document))
+    text = json.dumps(plain, indent=2, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = json.dumps(plain, indent=2)
+    typer.echo(text)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
@@ -26,7 +33,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: st
         return
     widths = [max(len(row[index]) for row in [list(columns), *cells]) for index in range(len(columns))]
     for row in [[column.upper() for column in columns], *cells]:
-        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print_text("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def print_fields(document: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -34,7 +41,12 @@ def print_fields(document: Mapping[str, Any], names: Sequence[str]) -> None:
     width = max(len(name) for name in names)
     for name in names:
         if document.get(name) is not None:
-            typer.echo(f"{name.ljust(width)}  {_cell(document[name])}")
+            print_text(f"{name.ljust(width)}  {_cell(document[name])}")
+
+
+def print_text(text: str) -> None:
+    """A line as it is; what has no UTF-8 form is shown as an escape."""
+    typer.echo(text.encode(errors="backslashreplace").decode())
 
 
 def _cell(value: Any) -> str:

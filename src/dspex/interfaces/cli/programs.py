@@ -1,6 +1,5 @@
 """`dspex programs`: look at programs and move their versions."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +11,10 @@ from dspex.interfaces.cli.session import PROJECT, with_services
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit import json
-from dspex.kit.errors import Conflict, Invalid
+from dspex.kit.errors import Invalid
 from dspex.programs.records import EXECUTABLE, Program, Version
-from dspex.programs.transfer import imported_state
 
+SOON = " (running nodes follow within a second)"
 NameArgument = Annotated[str, typer.Argument(help="The program's name.")]
 VersionOption = Annotated[int | None, typer.Option("--version", "-v", help="A version's number.")]
 
@@ -84,11 +83,15 @@ def add_to(app: typer.Typer, application: Application) -> None:
         """Let a version answer: the newest, or the one given."""
 
         async def use(services: Services) -> Version:
-            program, chosen = await _chosen(services, name, version)
+            program = await services.programs.get(PROJECT, name)
+            if version is None:
+                chosen = await services.programs.deployable(program)
+            else:
+                chosen = await services.programs.version_numbered(program, version)
             await services.programs.deploy(program, chosen)
             return chosen
 
-        typer.echo(f"{name} answers with version {with_services(application, config, use).number}")
+        typer.echo(f"{name} answers with version {with_services(application, config, use).number}{SOON}")
 
     @group.command()
     def rollback(name: NameArgument, config: ConfigOption = None) -> None:
@@ -98,7 +101,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
             _, back = await services.programs.rollback(await services.programs.get(PROJECT, name))
             return back
 
-        typer.echo(f"{name} answers with version {with_services(application, config, use).number}")
+        typer.echo(f"{name} answers with version {with_services(application, config, use).number}{SOON}")
 
     @group.command()
     def archive(name: NameArgument, config: ConfigOption = None) -> None:
@@ -159,22 +162,17 @@ def add_to(app: typer.Typer, application: Application) -> None:
         config: ConfigOption = None,
     ) -> None:
         """Make a version of a program that DSPy saved."""
-        state, notes = imported_state(_read(file))
+        saved = _read(file)
 
-        async def use(services: Services) -> Version:
+        async def use(services: Services) -> tuple[Version, list[str]]:
             program = await services.programs.get(PROJECT, name)
             base = await services.programs.current(program)
-            if base.definition.mock is not None:
-                raise Conflict(f"{name!r} is a mock, which has no use for a state.", code="not_with_mock")
-            version = await services.programs.add_version(program, replace(base.definition, state=state))
-            if version.status not in EXECUTABLE:
-                (version,) = await services.programs.initialize([version])
-                _check_executable(name, version)
+            version, notes = await services.programs.import_state(program, saved, base=base)
             if deploy:
                 await services.programs.deploy(program, version)
-            return version
+            return version, notes
 
-        version = with_services(application, config, use)
+        version, notes = with_services(application, config, use)
         for note in notes:
             typer.echo(f"note: {note}")
         typer.echo(f"{name} has version {version.number}" + (", which answers now" if deploy else ""))

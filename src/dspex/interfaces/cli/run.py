@@ -46,7 +46,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         elif "error" not in answer:
             print_json(answer["outputs"])
             if answer.get("simulated"):
-                typer.secho("(simulated: no model is configured in dspex.yaml)", err=True, dim=True)
+                typer.secho("(this answer is simulated)", err=True, dim=True)
         if "error" in answer:
             typer.echo(f"dspex: {answer['error']['message']}", err=True)
             raise typer.Exit(1)

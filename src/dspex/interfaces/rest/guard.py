@@ -9,6 +9,7 @@ from functools import lru_cache
 from dspex.configuration.settings import Server
 from dspex.kit.errors import Forbidden
 
+_OF_PROXIES = (b"x-forwarded-", b"forwarded", b"x-real-ip", b"via")
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
@@ -32,7 +33,7 @@ class Guard:
                 host = value
             elif name == b"origin":
                 origin = value
-            elif name.startswith((b"x-forwarded-", b"forwarded")) and not self._forwarded:
+            elif name.startswith(_OF_PROXIES) and not self._forwarded:
                 return Forbidden(
                     f"The request came through a proxy ({name.decode('latin-1')}), and DSPex asks for no "
                     "keys: whoever reaches the proxy would spend your model budget. If the proxy "

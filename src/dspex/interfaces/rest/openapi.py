@@ -22,7 +22,8 @@ _REF = "#/components/schemas/{model}"
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "The same key and body give the same execution, whatever becomes of the connection.",
+    "description": "The same key and body give the same execution. It is run to its end when the caller goes"
+    " away, and the answer is given to whoever asks again with the key.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 
@@ -33,13 +34,13 @@ class OpenApi:
     def __init__(self, framework: FastAPI, services: Services) -> None:
         self._framework = framework
         self._services = services
-        self._built: tuple[tuple[tuple[str, str | None], ...], bytes] | None = None
+        self._built: tuple[tuple[tuple[str, str | None, str], ...], bytes] | None = None
 
     async def document(self) -> bytes:
         programs = await self._programs()
-        state = tuple((one.name, one.deployed_version_id) for one in programs)
+        versions = [await self._services.programs.current(one) for one in programs]
+        state = tuple((one.name, one.description, of.id) for one, of in zip(programs, versions, strict=True))
         if self._built is None or self._built[0] != state:
-            versions = [await self._services.programs.current(one) for one in programs]
             self._built = (state, json.dumps(self._build(programs, versions)))
         return self._built[1]
 

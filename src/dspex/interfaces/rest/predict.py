@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -48,7 +49,8 @@ class Predict:
             document = exchange.read_json(scope, body)
             key = _idempotency_key(scope)
             given = _check(_any_body if name is None else _program_body, document)
-            with watch:
+            # What has a key is run to its end: the answer is there when the caller asks for it again.
+            with watch if key is None else nullcontext():
                 execution, replayed = await self._predict(name, given, len(body), request_id, key)
         except ClientGone:
             return
@@ -128,6 +130,10 @@ def _target(given: Mapping[str, Any]) -> tuple[str | Adhoc, Mapping[str, Any]]:
             problems=[Problem("/signature", "not_both", "a program has its own signature")],
         )
     text = given.get("input")
+    if "input" in given and "inputs" in given:
+        raise _misplaced("not_both", "give `inputs`, an object, or `input`, not both")
+    if isinstance(text, str) and ("program" in given or "signature" in given):
+        raise _misplaced("not_text", 'write the fields as an object, such as "inputs": {"question": "..."}')
     inputs = given.get("inputs", text if isinstance(text, dict) else {})
     if "program" in given:
         only_adhoc = [name for name in ("module", "adapter", "model") if name in given]
@@ -158,6 +164,14 @@ def _target(given: Mapping[str, Any]) -> tuple[str | Adhoc, Mapping[str, Any]]:
         signature, inputs = "input -> output", {"input": text}
     adhoc = Adhoc(signature, given.get("module", "predict"), given.get("model"), given.get("adapter", "chat"))
     return adhoc, inputs
+
+
+def _misplaced(code: str, advice: str) -> Invalid:
+    return Invalid(
+        f"`input` does not fit here: {advice}.",
+        code="bad_request",
+        problems=[Problem("/input", code, advice)],
+    )
 
 
 async def _answer(send: Send, execution: Execution, more: list[tuple[bytes, bytes]]) -> None:

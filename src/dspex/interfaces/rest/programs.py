@@ -112,8 +112,10 @@ def programs_router(services: Services) -> APIRouter:
 
     @router.post("/{name}/deploy", response_model=shown.Program)
     async def deploy_program(name: str, body: Chosen | None = None) -> Document:
-        """Let a version answer."""
+        """Let a version answer; without one, the newest that can run."""
         program, version = await chosen(name, body)
+        if body is None or body.version is None:
+            version = await programs.deployable(program)
         return Document(await shown_program(await programs.deploy(program, version)))
 
     @router.post("/{name}/rollback", response_model=shown.Program)

@@ -43,6 +43,7 @@ def system_router(services: Services, openapi: OpenApi) -> APIRouter:
         simulated = services.settings.simulated
         return Document({"name": "DSPex", "version": VERSION, "simulated": simulated, "links": LINKS})
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health", response_model=shown.Health)
     async def health() -> Document:
         """Whether the process answers. Asks nobody else."""
@@ -55,6 +56,7 @@ def system_router(services: Services, openapi: OpenApi) -> APIRouter:
             }
         )
 
+    @router.head("/ready", include_in_schema=False)
     @router.get("/ready", response_model=shown.Ready)
     async def ready() -> Document:
         """Whether everything this node needs is there; 503 with the failing part."""

@@ -1,7 +1,6 @@
 """/v1/programs/{name}/export and import: versions in DSPy's own format."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query
@@ -9,13 +8,10 @@ from fastapi import APIRouter, Body, Query
 from dspex.interfaces.rest.documents import Document
 from dspex.interfaces.rest.forms import PROJECT, Number
 from dspex.interfaces.rest.forms import Query as QueryForm
-from dspex.interfaces.rest.programs import initialized
-from dspex.interfaces.rest.versions import add_version, version_of
+from dspex.interfaces.rest.versions import version_of
 from dspex.interfaces.shared import documents as shown
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
-from dspex.kit.errors import Conflict, Invalid
-from dspex.programs.transfer import imported_state
 
 
 class WhichVersion(QueryForm):
@@ -55,20 +51,12 @@ def transfers_router(services: Services) -> APIRouter:
         name: str, body: Annotated[dict[str, Any], Body()], query: Annotated[Import, Query()]
     ) -> Document:
         """A new version with the state that `module.save("x.json")` of DSPy wrote, initialized at once."""
-        state, notes = imported_state(body)
-        base = await version_of(services, name, query.base)
-        if base.definition.mock is not None:
-            raise Conflict(
-                "A mock has no use for a state; name a version with a model as `base`.", code="not_with_mock"
-            )
-        definition = replace(base.definition, state=state)
-        version, status, headers = await add_version(services, name, definition)
-        if version.executor is None:
-            try:
-                version = await initialized(services, version)
-            except Invalid as error:
-                raise Invalid(error.message, code="bad_state") from error
         program = await programs.get(PROJECT, name)
+        newest = await programs.newest(program)
+        base = await version_of(services, name, query.base)
+        version, notes = await programs.import_state(program, body, base=base)
+        status = 201 if version.number > newest.number else 200
+        headers = {"location": f"/v1/programs/{name}/versions/{version.number}"}
         if query.deploy:
             await programs.deploy(program, version)
             version = await programs.version_numbered(program, version.number)

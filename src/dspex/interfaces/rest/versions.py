@@ -18,7 +18,7 @@ from dspex.interfaces.rest.programs import (
 from dspex.interfaces.shared import documents as shown
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
-from dspex.programs.definitions import choose_model, define
+from dspex.programs.definitions import check_options, choose_model, define
 from dspex.programs.records import Definition, LanguageModelChoice, Version
 
 
@@ -155,5 +155,6 @@ def _language_model(base: LanguageModelChoice, body: NewVersion, services: Servi
     own = {"temperature": body.temperature, "max_tokens": body.max_tokens, **(body.options or {})}
     given = {name: value for name, value in own.items() if value is not None}
     if body.model is None:
+        check_options(given)
         return replace(base, options={**base.options, **given})
     return choose_model(services.settings.models, body.model, options=given)

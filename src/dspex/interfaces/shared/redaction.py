@@ -3,35 +3,30 @@
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
-MASK = "***"
+from dspex.kit.addresses import MASK, without_secrets
+
 _SECRET = re.compile(
     r"(?i)(^|[_\-.])(api_?key|key|token|secret|password|passwd|authorization|credentials?)($|[_\-.])"
 )
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_HEADERS = re.compile(r"(?i)(^|[_\-.])headers?$")
 _URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.\-]*://")
 
 
 def redacted(value: Any, name: str = "") -> Any:
-    """The same document with MASK for members named like a secret, and in URLs for passwords and queries."""
+    """The same document with MASK for members named like a secret, whatever is sent as headers, and in URLs
+
+    for passwords and queries.
+    """
     if isinstance(value, Mapping):
+        if _HEADERS.search(_CAMEL.sub("_", name)):
+            return dict.fromkeys(value, MASK)
         return {key: redacted(one, str(key)) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [redacted(one, name) for one in value]
-    if isinstance(value, str) and value and _SECRET.search(name):
+    if isinstance(value, str) and value and _SECRET.search(_CAMEL.sub("_", name)):
         return MASK
     if isinstance(value, str) and _URL.match(value):
-        return _url(value)
+        return without_secrets(value)
     return value
-
-
-def _url(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return MASK
-    place = parts.netloc
-    if "@" in place:
-        user, _, host = place.rpartition("@")
-        place = f"{user.partition(':')[0]}:{MASK}@{host}" if ":" in user else f"{MASK}@{host}"
-    return parts._replace(netloc=place, query=MASK if parts.query else "", fragment="").geturl()

@@ -12,6 +12,7 @@ from dspex.signatures.records import Field, Signature
 
 PLACEHOLDER_KEY = "not-a-key"
 SIMULATOR = "simulator/"
+MODULES: dict[str, type[dspy.Module]] = {"predict": dspy.Predict, "chain_of_thought": dspy.ChainOfThought}
 
 
 def signature_class(signature: Signature) -> type[dspy.Signature]:
@@ -36,9 +37,7 @@ def _arguments(field: Field, annotation: Any) -> dict[str, Any]:
 
 def module_of(kind: str, signature: type[dspy.Signature], state: Mapping[str, Any] | None) -> dspy.Module:
     """A fresh module with the saved state loaded. Raises what DSPy raises for a state that does not fit."""
-    module: dspy.Module = (
-        dspy.ChainOfThought(signature) if kind == "chain_of_thought" else dspy.Predict(signature)
-    )
+    module: dspy.Module = MODULES[kind](signature)
     if state is not None:
         try:
             module.load_state(dict(state))

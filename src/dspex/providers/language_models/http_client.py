@@ -8,9 +8,17 @@ from aiohttp import hdrs
 from yarl import URL
 
 from dspex.configuration.models import ModelSettings
-from dspex.gateway.errors import LMConfigurationError, LMTimeoutError, LMTransportError, LMUnexpectedError
+from dspex.gateway.errors import (
+    LMConfigurationError,
+    LMError,
+    LMTimeoutError,
+    LMTransportError,
+    LMUnexpectedError,
+)
 from dspex.gateway.records import LanguageModelReply, LanguageModelRequest
+from dspex.kit.addresses import without_secrets
 from dspex.providers.language_models import openai_chat
+from dspex.providers.secrets import hidden
 
 DIALECT = "openai-chat"
 LONGEST_REPLY = 16 * 1024 * 1024
@@ -25,11 +33,12 @@ class OpenAIChatClient:
         url = URL(base_url.rstrip("/") + "/chat/completions")
         if url.scheme not in ("http", "https") or not url.host:
             raise LMConfigurationError(
-                f"api_base {base_url!r} is not an http or https address; correct it in models.registry."
+                f"api_base {without_secrets(base_url)!r} is not an http or https address; correct it in "
+                "models.registry."
             )
         self._url = url
         self._where = f"{url.scheme}://{url.authority.rpartition('@')[2]}"
-        self._key = key.encode() if key else None
+        self._key = key
         self._headers = {
             hdrs.CONTENT_TYPE: "application/json",
             hdrs.ACCEPT: "application/json",
@@ -54,11 +63,11 @@ class OpenAIChatClient:
                 code="lm_other_dialect",
             )
         body = openai_chat.encode(request)
-        status, headers, answer = await self._post(body)
-        if status >= 400 and self._key is not None:
-            # Some servers repeat the key they refuse.
-            answer = answer.replace(self._key, b"[key]")
-        return openai_chat.decode(status, headers, answer, request.dialect.model)
+        try:
+            status, headers, answer = await self._post(body)
+            return openai_chat.decode(status, headers, answer, request.dialect.model)
+        except LMError as error:
+            raise hidden(error, self._key) from None
 
     async def aclose(self) -> None:
         session, self._session = self._session, None

@@ -11,8 +11,8 @@ from dspex.configuration.models import ModelSettings
 from dspex.gateway import errors as ours
 from dspex.gateway.records import LanguageModelReply, LanguageModelRequest, Message, Options, Usage
 from dspex.kit.errors import Invalid
-from dspex.providers.language_models.openai_chat_errors import EXCERPT, failure
-from dspex.providers.secrets import secret
+from dspex.providers.language_models.openai_chat_errors import EXCERPT, bounded, failure
+from dspex.providers.secrets import hidden, secret
 
 LONGEST_CONNECT_S = 10.0
 
@@ -40,6 +40,7 @@ class LM15Client:
         self._settings = settings
         self._key = key
         self._routers: dict[str, lm15.AsyncLMRouter] = {}
+        self._keys: dict[str, str | None] = {}
 
     async def complete(self, request: LanguageModelRequest) -> LanguageModelReply:
         """Raises LMConfigurationError without a key for the provider."""
@@ -50,7 +51,8 @@ class LM15Client:
         try:
             reply = await router.complete(_theirs(request))
         except lm15.LM15Error as error:
-            raise _translated(error, provider) from error
+            # Not "from": a traceback in the log would show the provider's own words, key and all.
+            raise hidden(_translated(error, provider), self._keys.get(provider)) from None
         except (
             TypeError,
             ValueError,
@@ -61,10 +63,11 @@ class LM15Client:
             RecursionError,
         ) as error:
             # What lm15's readers raise for an answer of another shape than the provider's.
-            raise ours.LMUnexpectedError(
+            unread = ours.LMUnexpectedError(
                 f"{provider} answered with something that can't be read ({type(error).__name__}: "
                 f"{str(error)[:EXCERPT]}); check api_base in models.registry."
-            ) from error
+            )
+            raise hidden(unread, self._keys.get(provider)) from None
         return _reply(reply, provider)
 
     async def aclose(self) -> None:
@@ -79,7 +82,7 @@ class LM15Client:
                 f"There is no provider {provider!r}; correct it in models.registry."
             )
         settings = self._settings
-        key = self._key or _usual_key(definition, settings)
+        key = self._keys[provider] = self._key or _usual_key(definition, settings)
         self._routers[provider] = lm15.AsyncLMRouter(
             lm15.RouterConfig(
                 api_keys={provider: key} if key else None,
@@ -173,7 +176,7 @@ def _reply(response: lm15.Response, provider: str) -> LanguageModelReply:
     return LanguageModelReply(
         text="".join(texts) if texts else None,
         model=response.model,
-        usage=_usage(response.usage, provider),
+        usage=_usage(response.usage, provider).credible(),
         finish_reason=response.finish_reason,
         id=response.id,
         refusal="".join(refusals) or None,
@@ -201,7 +204,7 @@ def _usage(usage: lm15.Usage, provider: str) -> Usage:
 def _translated(error: lm15.LM15Error, provider: str) -> ours.LMError:
     kind = next((mine for theirs, mine in _CLASSES if isinstance(error, theirs)), ours.LMUnexpectedError)
     if issubclass(kind, ours.LMProviderError):
-        return failure(kind, error.message, error.status, error.retry_after)
+        return failure(kind, error.message, error.status, bounded(error.retry_after))
     if kind is ours.LMTransportError and isinstance(error.__cause__, ReadTimeout):
         return ours.LMTimeoutError(
             f"{provider} sent nothing in time; raise timeout_s in models.registry if the model is slow."

@@ -21,6 +21,7 @@ from dspex.gateway.errors import (
 )
 
 EXCERPT = 500
+LONGEST_WAIT_S = 86_400.0
 
 _MODEL_CODES = frozenset(
     {"model_not_found", "model_not_available", "unsupported_model", "DeploymentNotFound"}
@@ -159,10 +160,15 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds to wait by the Retry-After header (RFC 9110: seconds or a date) or retry-after-ms, or None."""
     named = {name.lower(): value for name, value in headers.items()}
     seconds = _seconds(named.get("retry-after", ""))
-    if seconds is not None:
-        return seconds
-    milliseconds = _number(named.get("retry-after-ms", ""))
-    return None if milliseconds is None else milliseconds / 1000
+    if seconds is None:
+        milliseconds = _number(named.get("retry-after-ms", ""))
+        seconds = None if milliseconds is None else milliseconds / 1000
+    return bounded(seconds)
+
+
+def bounded(wait_s: float | None) -> float | None:
+    """At most a day: a longer wait is a server's mistake, and its number would go into our own header."""
+    return None if wait_s is None else max(0.0, min(wait_s, LONGEST_WAIT_S))
 
 
 def _seconds(value: str) -> float | None:

@@ -81,7 +81,7 @@ def _read(
     return LanguageModelReply(
         text=text,
         model=str(named),
-        usage=_usage(data.get("usage") or {}, exact),
+        usage=_usage(data.get("usage") or {}, exact).credible(),
         finish_reason="tool_call" if calls else finish_reason,
         id=str(id_) if id_ else None,
         refusal=str(refusal) if refusal else None,

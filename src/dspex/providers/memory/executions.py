@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dspex.executions.records import (
+    PAGE_SIZE,
     SORTS,
     CostLine,
     Execution,
@@ -17,8 +18,9 @@ from dspex.executions.records import (
     ExecutionStatistics,
     IdempotencyClaim,
 )
+from dspex.kit import json
 from dspex.kit.errors import Invalid, Problem
-from dspex.kit.paging import Page, decode_cursor, encode_cursor
+from dspex.kit.paging import Page, decode_cursor, encode_cursor, fitting
 
 UNFINISHED = frozenset({"pending", "running"})
 
@@ -37,6 +39,12 @@ class MemoryNodes:
 
     async def last_beat(self, node: str) -> datetime | None:
         return self.beats.get(node)
+
+    async def forget(self, *, beat_before: datetime) -> int:
+        gone = [node for node, beat in self.beats.items() if beat < beat_before]
+        for node in gone:
+            del self.beats[node]
+        return len(gone)
 
 
 class MemoryExecutions:
@@ -67,8 +75,9 @@ class MemoryExecutions:
         if cursor is not None:
             after = _position(cursor, sort)
             found = [one for one in found if (place(one) < after if sort[0] == "-" else place(one) > after)]
-        page = tuple(found[:limit])
-        more = len(found) > limit
+        count = fitting((_size(one) for one in found[:limit]), PAGE_SIZE)
+        page = tuple(replace(one, calls=()) for one in found[:count])
+        more = len(found) > count
         return Page(page, encode_cursor(sort, *place(page[-1])) if more else None)
 
     async def statistics(
@@ -155,16 +164,24 @@ class MemoryExecutions:
         }
         return len(doomed)
 
+    async def prune_claims(self, *, older_than: datetime) -> int:
+        kept = {
+            key: claim
+            for key, claim in self._claims.items()
+            if claim.created_at >= older_than or (claim.project, claim.execution_id) in self._rows
+        }
+        pruned = len(self._claims) - len(kept)
+        self._claims = kept
+        return pruned
+
     async def claim(self, claim: IdempotencyClaim) -> IdempotencyClaim:
         return self._claims.setdefault((claim.project, claim.key), claim)
 
-    async def take_over(self, claim: IdempotencyClaim, *, from_node: str) -> bool:
+    async def take_over(self, claim: IdempotencyClaim, *, from_execution: str) -> bool:
         held = self._claims.get((claim.project, claim.key))
-        if held is None or held.node != from_node:
+        if held is None or held.execution_id != from_execution:
             return False
-        self._claims[claim.project, claim.key] = replace(
-            held, execution_id=claim.execution_id, node=claim.node
-        )
+        self._claims[claim.project, claim.key] = replace(claim, body_digest=held.body_digest)
         return True
 
     async def release(self, project: str, key: str, *, execution_id: str) -> None:
@@ -186,6 +203,11 @@ class MemoryExecutions:
             and (where.since is None or one.created_at >= where.since)
             and (where.until is None or one.created_at < where.until)
         ]
+
+
+def _size(one: Execution) -> int:
+    parts = (one.inputs, one.outputs, one.usage, one.parameters, one.metadata, one.violations)
+    return sum(len(json.dumps(part)) for part in parts)
 
 
 def _placing(name: str) -> Callable[[Execution], tuple[Any, str]]:

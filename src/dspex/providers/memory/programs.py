@@ -75,9 +75,9 @@ class MemoryPrograms:
         }
         return {program_id: statuses for program_id, statuses in found.items() if statuses}
 
-    async def deployments(self, project: str, program_id: str, *, limit: int) -> builtins.list[Deployment]:
+    async def deployments(self, project: str, program_id: str) -> builtins.list[Deployment]:
         found = [one for one in self._deployments if (one.project, one.program_id) == (project, program_id)]
-        return sorted(found, key=lambda one: (one.at, one.id), reverse=True)[:limit]
+        return sorted(found, key=lambda one: (one.at, one.id), reverse=True)
 
     async def compiled(self, project: str, digest: str) -> CompiledDocument | None:
         return self._compiled.get((project, digest))

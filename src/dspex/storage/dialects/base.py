@@ -35,6 +35,13 @@ class Dialect(ABC):
         """Makes room for the database where it is a file. Raises Unavailable when it can't be opened."""
 
     @abstractmethod
+    def check_place(self) -> None:
+        """Raises Unavailable (code database_replaced) when the open database is not the one at its address.
+
+        Costs microseconds: every transaction asks.
+        """
+
+    @abstractmethod
     def engine(self) -> AsyncEngine:
         """A new engine with its own pool. With the option `writes` a connection locks before it reads."""
 

@@ -25,6 +25,12 @@ POOL_SIZE = 10
 STATEMENT_CACHE_SIZE = 100
 # Any constant: what matters is that every DSPex process uses the same.
 _MIGRATIONS_LOCK = 0x_D59E_0001
+# Quotes nothing of the address: what can't be read in it is mostly the password.
+_UNREADABLE = Invalid(
+    "DATABASE_URL can't be read; write postgresql://user:password@host:5432/name, with % and two hex digits for "
+    "what is special in the password (%40 is @, %3A is :, %2F is /).",
+    code="bad_database_url",
+)
 
 
 class PostgresqlDialect(Dialect):
@@ -43,6 +49,9 @@ class PostgresqlDialect(Dialect):
 
     async def prepare(self) -> None:
         """Nothing to do: databases are made by the server's owner, and the first connection says the rest."""
+
+    def check_place(self) -> None:
+        """Nothing to do: a server that is another one after a failure is connected to anew, and is asked."""
 
     def engine(self) -> AsyncEngine:
         return create_async_engine(
@@ -76,8 +85,13 @@ class PostgresqlDialect(Dialect):
                 statement_cache_size=self._cache_size,
                 server_settings=settings,
             )
-        except (ValueError, asyncpg.UndefinedObjectError) as error:
-            raise Invalid(f"DATABASE_URL can't be used: {error}.", code="bad_database_url") from None
+        except (ValueError, OverflowError):
+            raise _UNREADABLE from None
+        except asyncpg.UndefinedObjectError:
+            raise Invalid(
+                "DATABASE_URL has a parameter after the question mark that the server does not know.",
+                code="bad_database_url",
+            ) from None
 
     def insert(self, table: sa.Table) -> Insert:
         return insert(table)
@@ -158,7 +172,10 @@ class PostgresqlBatchWriter:
 
 
 def _split(url: str) -> tuple[str, dict[str, int]]:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise _UNREADABLE from None
     ours: dict[str, int] = {}
     theirs: list[tuple[str, str]] = []
     for name, value in parse_qsl(parts.query, keep_blank_values=True):

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import sqlite3
 import threading
 import time
@@ -17,7 +18,7 @@ from sqlalchemy.dialects.sqlite import Insert, insert
 from sqlalchemy.engine import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from dspex.kit.errors import Invalid
+from dspex.kit.errors import Invalid, Unavailable
 from dspex.storage.dialects.base import BatchWriter, Dialect, Durability, Row, upsert_statement
 from dspex.storage.encoding import json_text, json_value, time_text
 from dspex.storage.failures import as_unavailable, unavailable
@@ -30,6 +31,7 @@ class SqliteDialect(Dialect):
     def __init__(self, path: str, durability: Durability) -> None:
         self.path = path
         self._synchronous = "FULL" if durability == "full" else "NORMAL"
+        self._opened: tuple[int, int] | None = None
 
     async def prepare(self) -> None:
         await asyncio.to_thread(self._prepare)
@@ -45,6 +47,24 @@ class SqliteDialect(Dialect):
             self.connect().close()
         except sqlite3.Error as error:
             raise as_unavailable(error) or error from None
+        self._opened = self._file()
+
+    def check_place(self) -> None:
+        if self._opened is not None and self._file() != self._opened:
+            raise Unavailable(
+                "The SQLite file was removed or replaced while this node has it open, so that records would "
+                "be lost. Put the same file back, or restart the node to use the one that is there now.",
+                code="database_replaced",
+                retry_after=1,
+            )
+
+    def _file(self) -> tuple[int, int] | None:
+        """Which file is at the path; open connections stay with theirs, even when it has no name any more."""
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def engine(self) -> AsyncEngine:
         engine = create_async_engine(
@@ -187,6 +207,12 @@ class SqliteBatchWriter:
             self._connection.close()
 
     def _commit(self, rows: Sequence[Row]) -> None:
+        # Before, lest connecting makes a new file; after, lest what is acknowledged is in an unlinked one.
+        self._dialect.check_place()
+        self._insert(rows)
+        self._dialect.check_place()
+
+    def _insert(self, rows: Sequence[Row]) -> None:
         if self._connection is None:
             self._connection = self._dialect.connect()
         connection = self._connection

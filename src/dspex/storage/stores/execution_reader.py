@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from dspex.executions.records import (
+    PAGE_SIZE,
     SORTS,
     CostLine,
     Execution,
@@ -15,17 +16,23 @@ from dspex.executions.records import (
     ExecutionStatistics,
 )
 from dspex.kit.errors import Invalid, Problem
-from dspex.kit.paging import Page, decode_cursor, encode_cursor
+from dspex.kit.paging import Page, decode_cursor, encode_cursor, fitting
 from dspex.storage.encoding import time_text
 from dspex.storage.sessions import ReadSession, Sessions
 from dspex.storage.stores.execution_rows import execution_of
-from dspex.storage.stores.paging import foreign_cursor, page, past
+from dspex.storage.stores.paging import foreign_cursor, past
 from dspex.storage.tables import NOT_COMPLETED, executions
 
 PERCENTILES = (0.5, 0.95, 0.99)
 MOST_VERSIONS = 2**31 - 1
 # What is unknown sorts as if it were less than nothing.
 _UNKNOWN = -1.0
+_PLACE = [executions.c[name] for name in ("id", "created_at", "duration_ms", "cost_usd")]
+_LISTED = [column for column in executions.columns if column is not executions.c.calls]
+_JSON = [column for column in _LISTED if isinstance(column.type, sa.JSON)]
+_SIZE = sum(
+    (sa.func.coalesce(sa.func.length(sa.cast(column, sa.Text)), 0) for column in _JSON), sa.literal(0)
+).label("size")
 
 
 class StoredExecutionReader:
@@ -53,15 +60,22 @@ class StoredExecutionReader:
         descending = sort.startswith("-")
         key = _sort_key(sort.lstrip("-"))
         order = [key, executions.c.id]
-        query = sa.select(executions).where(*_conditions(project, where)).limit(limit + 1)
+        query = sa.select(*_PLACE, _SIZE).where(*_conditions(project, where)).limit(limit + 1)
         query = query.order_by(*(column.desc() if descending else column.asc() for column in order))
         if cursor is not None:
             query = query.where(past(order, _position(cursor, sort), descending=descending))
         if _impossible(where.version):
             return Page(())
         async with self._sessions.reading() as session:
-            rows = (await session.execute(query)).mappings().all()
-        return page([execution_of(row) for row in rows], limit, lambda last: _cursor(last, sort))
+            sized = (await session.execute(query)).all()
+            count = fitting((row.size for row in sized[:limit]), PAGE_SIZE)
+            whole = sa.select(*_LISTED).where(
+                executions.c.project == project, executions.c.id.in_([row.id for row in sized[:count]])
+            )
+            rows = {row["id"]: row for row in (await session.execute(whole)).mappings()}
+        # Not all are there when some were pruned between the two questions.
+        data = tuple(execution_of(rows[row.id]) for row in sized[:count] if row.id in rows)
+        return Page(data, _cursor(sized[count - 1], sort) if len(sized) > count else None)
 
     async def statistics(
         self,
@@ -185,7 +199,7 @@ def _sort_key(name: str) -> "sa.ColumnElement[Any]":
     return sa.func.coalesce(executions.c[name], sa.literal_column(str(_UNKNOWN), sa.Double))
 
 
-def _cursor(last: Execution, sort: str) -> str:
+def _cursor(last: "sa.Row[*tuple[Any, ...]]", sort: str) -> str:
     name = sort.lstrip("-")
     if name == "created_at":
         return encode_cursor(sort, time_text(last.created_at), last.id)

@@ -102,5 +102,6 @@ def execution_of(row: RowMapping) -> Execution:
         parameters=row["parameters"],
         metadata=row["metadata"],
         violations=tuple(row["violations"]),
-        calls=tuple(row["calls"]),
+        # Lists leave them out.
+        calls=tuple(row.get("calls", ())),
     )

@@ -95,6 +95,29 @@ class StoredExecutions(StoredExecutionReader):
             if len(ids) < PRUNE_BATCH:
                 return deleted
 
+    async def prune_claims(self, *, older_than: datetime) -> int:
+        claims = idempotency_claims.c
+        execution = sa.exists().where(
+            executions.c.project == claims.project, executions.c.id == claims.execution_id
+        )
+        batch = (
+            sa.select(claims.project, claims.execution_id)
+            .where(claims.created_at < older_than, ~execution)
+            .limit(PRUNE_BATCH)
+        )
+        place = sa.tuple_(claims.project, claims.execution_id)
+        deleted = 0
+        while True:
+            # Searched for without the lock. By its execution id: a claim taken over meanwhile has another.
+            async with self._sessions.reading() as session:
+                found = [tuple(row) for row in await session.execute(batch)]
+            if not found:
+                return deleted
+            async with self._sessions.writing() as session:
+                deleted += (
+                    await session.execute(sa.delete(idempotency_claims).where(place.in_(found)))
+                ).rowcount
+
     async def claim(self, claim: IdempotencyClaim) -> IdempotencyClaim:
         insert = self._sessions.dialect.insert(idempotency_claims)
         place = sa.and_(idempotency_claims.c.project == claim.project, idempotency_claims.c.key == claim.key)
@@ -109,15 +132,15 @@ class StoredExecutions(StoredExecutionReader):
             if row is not None:
                 return IdempotencyClaim(**row)
 
-    async def take_over(self, claim: IdempotencyClaim, *, from_node: str) -> bool:
+    async def take_over(self, claim: IdempotencyClaim, *, from_execution: str) -> bool:
         query = (
             sa.update(idempotency_claims)
             .where(
                 idempotency_claims.c.project == claim.project,
                 idempotency_claims.c.key == claim.key,
-                idempotency_claims.c.node == from_node,
+                idempotency_claims.c.execution_id == from_execution,
             )
-            .values(execution_id=claim.execution_id, node=claim.node)
+            .values(execution_id=claim.execution_id, node=claim.node, created_at=claim.created_at)
         )
         async with self._sessions.writing() as session:
             return (await session.execute(query)).rowcount == 1

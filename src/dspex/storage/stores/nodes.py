@@ -31,3 +31,8 @@ class StoredNodes:
         async with self._sessions.reading() as session:
             found = await session.execute(sa.select(nodes.c.last_beat).where(nodes.c.node == node))
             return found.scalar_one_or_none()
+
+    async def forget(self, *, beat_before: datetime) -> int:
+        async with self._sessions.writing() as session:
+            done = await session.execute(sa.delete(nodes).where(nodes.c.last_beat < beat_before))
+        return done.rowcount

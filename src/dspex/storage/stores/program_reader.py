@@ -74,10 +74,10 @@ class StoredProgramReader:
             found[row["program_id"]].add(row["status"])
         return dict(found)
 
-    async def deployments(self, project: str, program_id: str, *, limit: int) -> builtins.list[Deployment]:
+    async def deployments(self, project: str, program_id: str) -> builtins.list[Deployment]:
         table = deployments.c
         query = sa.select(deployments).where(table.project == project, table.program_id == program_id)
-        rows = await self._all(query.order_by(table.at.desc(), table.id.desc()).limit(limit))
+        rows = await self._all(query.order_by(table.at.desc(), table.id.desc()))
         return [deployment_of(row) for row in rows]
 
     async def compiled(self, project: str, digest: str) -> CompiledDocument | None:

@@ -1,0 +1,120 @@
+"""One key, one execution, on every store: also when a cancellation meets the record."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from dspex.configuration.settings import Settings
+from dspex.executions.idempotency import Idempotency
+from dspex.executions.records import Execution, ExecutionStatus
+from dspex.kit.clock import SystemClock
+from dspex.kit.errors import Unavailable
+from dspex.storage.opening import open_database
+from tests.contracts.conftest import Stores
+from tests.contracts.test_recorder import write_lock
+from tests.making import execution
+
+Execute = Callable[[str], Awaitable[Execution]]
+
+
+class Runs:
+    """`leave` is raised once the first execution is on record."""
+
+    def __init__(self, stores: Any, status: ExecutionStatus = "completed", leave: Any = None) -> None:
+        self._stores, self._status, self._leave = stores, status, leave
+        self.ids: list[str] = []
+
+    async def __call__(self, execution_id: str) -> Execution:
+        self.ids.append(execution_id)
+        done = execution(id=execution_id, status=self._status if len(self.ids) == 1 else "completed")
+        await self._stores.recorder.record(done)
+        if self._leave is not None and len(self.ids) == 1:
+            raise self._leave
+        return done
+
+
+def idempotency(stores: Any) -> Idempotency:
+    hour = timedelta(hours=1)
+    clock = SystemClock()
+    return Idempotency(stores.executions, stores.nodes, clock, "n", dead_after=hour, stale_after=hour)
+
+
+@pytest.mark.parametrize("leave", [asyncio.CancelledError(), Unavailable("away", code="x")], ids=repr)
+@pytest.mark.parametrize("status", ["completed", "failed"])
+async def test_what_is_on_record_is_not_run_again(
+    stores: Stores, status: ExecutionStatus, leave: BaseException
+) -> None:
+    keys, runs = idempotency(stores), Runs(stores, status, leave)
+    with pytest.raises(type(leave)):
+        await keys.run("default", "k", "d", runs)
+    answer, replayed = await keys.run("default", "k", "d", runs)
+    assert replayed and [answer.id] == runs.ids
+
+
+async def test_a_recorded_cancellation_frees_the_key(stores: Stores) -> None:
+    keys, runs = idempotency(stores), Runs(stores, "cancelled", asyncio.CancelledError())
+    with pytest.raises(asyncio.CancelledError):
+        await keys.run("default", "k", "d", runs)
+    _, replayed = await keys.run("default", "k", "another body", runs)
+    assert not replayed and len(set(runs.ids)) == 2
+
+
+async def test_while_the_store_is_silent_the_claim_stays(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, runs = idempotency(stores), Runs(stores, "completed", asyncio.CancelledError())
+
+    async def silent(project: str, execution_id: str) -> None:
+        raise Unavailable("The database is away.", code="database_unavailable")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stores.executions, "get", silent)
+        with pytest.raises(asyncio.CancelledError):
+            await keys.run("default", "k", "d", runs)
+    assert (await keys.run("default", "k", "d", runs))[1]
+    assert len(runs.ids) == 1
+
+
+@pytest.mark.parametrize("cancellations", [1, 3])
+async def test_a_cancellation_while_the_record_is_committed(sqlite_url: str, cancellations: int) -> None:
+    async with open_database(Settings(database_url=sqlite_url)) as database:
+        keys, runs = idempotency(database), Runs(database)
+        ready, locked = asyncio.Event(), asyncio.Event()
+
+        async def execute(execution_id: str) -> Execution:
+            ready.set()
+            await locked.wait()
+            return await runs(execution_id)
+
+        task = asyncio.create_task(keys.run("default", "k", "d", execute))
+        await ready.wait()
+        async with write_lock(sqlite_url):
+            locked.set()
+            while not runs.ids:
+                await asyncio.sleep(0)
+            for _ in range(cancellations):
+                task.cancel()
+                await asyncio.sleep(0)
+            assert not task.done()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        answer, replayed = await keys.run("default", "k", "d", runs)
+        assert replayed and [answer.id] == runs.ids
+
+
+async def test_a_cancelled_caller_hears_of_it_after_the_commit(database_url: str) -> None:
+    async with open_database(Settings(database_url=database_url)) as database:
+        # Cancelled after each number of steps that the loop can take before the record is acknowledged.
+        for steps in range(30):
+            one = execution()
+            task = asyncio.create_task(database.recorder.record(one))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            cancelled = task.cancel()
+            await asyncio.wait([task], timeout=10)
+            assert task.done()
+            if steps or not cancelled:
+                assert await database.executions.get("default", one.id) == one
