@@ -71,8 +71,9 @@ def _objects(inner: st.SearchStrategy[FieldType]) -> st.SearchStrategy[FieldType
                 default = check_default(member_type, {}, draw(values_of(member_type)))
             members.append(ObjectField(name, member_type, required, default, draw(st.none() | TEXT)))
         # A title stands for one shape; the shape's own text makes it unique.
-        title = f"Object{zlib.crc32(repr(members).encode())}"
-        return ObjectOf(title, tuple(members), draw(st.none() | TEXT))
+        description = draw(st.none() | TEXT)
+        title = f"Object{zlib.crc32(repr((members, description)).encode())}"
+        return ObjectOf(title, tuple(members), description)
 
     return build()
 
