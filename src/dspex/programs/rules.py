@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
@@ -15,6 +15,7 @@ from dspex.programs.records import (
     COMPILED_FORMAT,
     EXECUTABLE,
     Definition,
+    Deployment,
     Program,
     ProgramStatus,
     Version,
@@ -105,3 +106,21 @@ def is_stale(of: Version) -> bool:
         and of.definition.mock is None
         and of.compiled_digest != compiled_digest(of.definition)
     )
+
+
+def previous_deployment(history: Sequence[Deployment]) -> str | None:
+    """The version before the present one, where going back twice goes back two steps.
+
+    `history` is newest first. Deployments push, rollbacks pop.
+    """
+    stack: list[str] = []
+    for entry in reversed(history):
+        if entry.action == "rollback":
+            if stack:
+                stack.pop()
+            if not stack or stack[-1] != entry.version_id:
+                stack.append(entry.version_id)
+        elif not stack or stack[-1] != entry.version_id:
+            # Two nodes that start together may both have deployed it.
+            stack.append(entry.version_id)
+    return stack[-2] if len(stack) > 1 else None

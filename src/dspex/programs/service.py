@@ -35,6 +35,7 @@ from dspex.programs.rules import (
     definition_digest,
     is_name,
     is_stale,
+    previous_deployment,
     program_status,
 )
 from dspex.programs.transfer import imported_state
@@ -384,21 +385,3 @@ class ProgramService:
 
 def _not_native(reason: str) -> Invalid:
     return Invalid(f"This can't run: {reason}", code="not_native")
-
-
-def previous_deployment(history: Sequence[Deployment]) -> str | None:
-    """The version before the present one, where going back twice goes back two steps.
-
-    `history` is newest first. Deployments push, rollbacks pop.
-    """
-    stack: list[str] = []
-    for entry in reversed(history):
-        if entry.action == "rollback":
-            if stack:
-                stack.pop()
-            if not stack or stack[-1] != entry.version_id:
-                stack.append(entry.version_id)
-        elif not stack or stack[-1] != entry.version_id:
-            # Two nodes that start together may both have deployed it.
-            stack.append(entry.version_id)
-    return stack[-2] if len(stack) > 1 else None

@@ -13,9 +13,9 @@ from dspex.programs.rules import (
     check_transition,
     compiled_digest,
     definition_digest,
+    previous_deployment,
     program_status,
 )
-from dspex.programs.service import previous_deployment
 from tests import making
 
 DEFINITION = Definition(
