@@ -3,31 +3,40 @@
 Class names are those of `dspy.utils.exceptions`, so that "the same class as DSPy" can be checked by name.
 
     LMError
-    ├── LMTransportError (unavailable, retried)      no connection, reset, half a reply
-    ├── LMUnexpectedError (unavailable)              a reply that is no chat completion
+    ├── LMTransportError (unavailable, R T F)        no connection, reset, half a reply
+    ├── LMUnexpectedError (unavailable, T F)         a reply that is no completion or embedding
     ├── LMUnsupportedFeatureError (invalid)          this provider can't do what the program asks
-    ├── LMConfigurationError (unavailable)           no key, unknown provider
-    └── LMProviderError (unavailable)                the provider answered with an error
-        ├── LMAuthError, LMBillingError              our key or our bill, not the caller's
-        ├── LMRateLimitError (exhausted, retried)    carries retry_after
+    ├── LMConfigurationError (unavailable, F)        no key, unknown provider
+    ├── BreakerOpen (unavailable, F)                 the model failed too often; nobody asks it for now
+    ├── LaneFull (exhausted, F)                      too many calls to the model from here
+    └── LMProviderError (unavailable, T F)           the provider answered with an error
+        ├── LMAuthError, LMBillingError (T F)        our key or our bill, not the caller's
+        ├── LMRateLimitError (exhausted, R F)        carries retry_after
         ├── LMInvalidRequestError (invalid)          the provider refused the request
-        │   ├── ContextWindowExceededError           the prompt is too long
-        │   └── LMUnsupportedModelError (unavailable)
-        ├── LMTimeoutError (timeout, retried)
-        └── LMServerError (unavailable, retried)
+        │   ├── ContextWindowExceededError (F)       the prompt is too long
+        │   └── LMUnsupportedModelError (unavailable, F)
+        ├── LMTimeoutError (timeout, R T F)
+        └── LMServerError (unavailable, R T F)
+
+R: worth another try. T: trips the model's breaker. F: a fallback may do better.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dspex.kit.errors import DspexError, Kind
 
 
 class LMError(DspexError):
-    """`model` is the registry's alias; `status` the provider's HTTP status when there was one."""
+    """`model` is the registry's alias; `status` the provider's HTTP status when there was one.
+
+    `attempt` is the number of the attempt that failed, 0 when none was made.
+    """
 
     kind: ClassVar[Kind] = "unavailable"
     default_code = "lm_error"
     retryable = False
+    trips = False
+    replaceable = False
 
     def __init__(
         self,
@@ -41,15 +50,20 @@ class LMError(DspexError):
         super().__init__(message, code=code, retry_after=retry_after)
         self.model = model
         self.status = status
+        self.attempt = 0
 
 
 class LMTransportError(LMError):
     default_code = "lm_unreachable"
     retryable = True
+    trips = True
+    replaceable = True
 
 
 class LMUnexpectedError(LMError):
     default_code = "lm_unexpected_reply"
+    trips = True
+    replaceable = True
 
 
 class LMUnsupportedFeatureError(LMError):
@@ -59,10 +73,13 @@ class LMUnsupportedFeatureError(LMError):
 
 class LMConfigurationError(LMError):
     default_code = "lm_not_configured"
+    replaceable = True
 
 
 class LMProviderError(LMError):
     default_code = "lm_provider_error"
+    trips = True
+    replaceable = True
 
 
 class LMAuthError(LMProviderError):
@@ -77,28 +94,53 @@ class LMRateLimitError(LMProviderError):
     kind = "exhausted"
     default_code = "lm_rate_limited"
     retryable = True
+    # Alive, only full: whoever waits gets an answer.
+    trips = False
 
 
 class LMInvalidRequestError(LMProviderError):
     kind: ClassVar[Kind] = "invalid"
     default_code = "lm_invalid_request"
+    trips = False
+    replaceable = False
 
 
 class ContextWindowExceededError(LMInvalidRequestError):
     default_code = "lm_context_window_exceeded"
+    replaceable = True
 
 
 class LMUnsupportedModelError(LMInvalidRequestError):
     kind = "unavailable"
     default_code = "lm_unsupported_model"
+    replaceable = True
 
 
 class LMTimeoutError(LMProviderError):
+    """`cut_short` says that the request left the model too little time to blame the model."""
+
     kind = "timeout"
     default_code = "lm_timeout"
     retryable = True
+
+    def __init__(
+        self, message: str, *, cut_short: bool = False, model: str | None = None, **more: Any
+    ) -> None:
+        super().__init__(message, model=model, **more)
+        self.trips = not cut_short
 
 
 class LMServerError(LMProviderError):
     default_code = "lm_server_error"
     retryable = True
+
+
+class BreakerOpen(LMError):
+    default_code = "breaker_open"
+    replaceable = True
+
+
+class LaneFull(LMError):
+    kind: ClassVar[Kind] = "exhausted"
+    default_code = "lane_full"
+    replaceable = True

@@ -1,16 +1,63 @@
 """What the gateway announces."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from dspex.gateway.records import Lane, LanguageModelCall
+from dspex.gateway.breaker import State
+from dspex.gateway.records import (
+    CacheLevel,
+    CallContext,
+    EmbeddingReply,
+    EmbeddingRequest,
+    LanguageModelCall,
+    LanguageModelReply,
+    LanguageModelRequest,
+)
+from dspex.kit.tracing import TraceContext
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageModelCalled:
-    """One attempt to reach a model has ended: answered, failed or cancelled (`call.error` says which)."""
+    """One attempt to reach a model has ended: answered, failed or cancelled (`call.error` says which).
 
-    execution_id: str
-    request_id: str
-    project: str
-    lane: Lane
+    `trace` is the attempt's span while requests are traced.
+    """
+
+    context: CallContext
     call: LanguageModelCall
+    request: LanguageModelRequest | EmbeddingRequest | None = None
+    reply: LanguageModelReply | EmbeddingReply | None = None
+    trace: TraceContext | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerChanged:
+    """A model's breaker went from one state to another, as this node sees it.
+
+    `by` is "calls", "another node" or the operator; `reason` is a sentence for people.
+    """
+
+    model: str
+    before: State
+    after: State
+    reason: str
+    by: str
+
+
+CacheKind = Literal["reply", "prediction", "embedding"]
+CacheOutcome = Literal["hit", "miss", "stale", "write", "discard"]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLooked:
+    """A cache was asked or changed. `level` says where the answer was, `flight` that an identical call made it.
+
+    A stale answer is announced as such after the miss that came first. `count` is of entries: texts to embed are
+    looked for together.
+    """
+
+    kind: CacheKind
+    level: CacheLevel | None
+    outcome: CacheOutcome
+    project: str
+    count: int = 1

@@ -1,11 +1,18 @@
 """What goes to a model and what comes back, in no provider's dialect."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, Literal
+from operator import attrgetter
+from typing import Any, Literal, Protocol
+
+from dspex.access.records import Principal
+from dspex.configuration.caching import CachePolicy
+from dspex.configuration.spending import Budget, RateLimit
+from dspex.kit.tracing import TraceContext
 
 Role = Literal["system", "user", "assistant"]
+CacheLevel = Literal["memory", "redis", "flight"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,9 @@ class Options:
     extensions: Mapping[str, Any] | None = None
 
 
+_OPTIONS = tuple(one.name for one in fields(Options))
+
+
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How a model's server spells a request, fixed when the program was compiled.
@@ -53,15 +63,81 @@ class Dialect:
     instruction_role: str = "system"
 
 
+class TextSink(Protocol):
+    """Takes the text of answers while they come. Neither waits nor raises, and bounds what it keeps."""
+
+    def begin(self, model: str) -> None:
+        """A model is asked, by its alias. Text of an attempt before this one is void: that one failed."""
+        ...
+
+    def add(self, text: str) -> None:
+        """More text of the answer, in pieces of any size. What `complete` returns has the whole."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class LanguageModelRequest:
-    """One call. `model` is an alias of the model registry; system messages come first."""
+    """One call. `model` is an alias of the model registry; system messages come first.
+
+    `canonical` is lm15's JSON of the request where messages of plain text can't say it: images, tools, several parts.
+    Then it is what is sent, and messages and options are as much of it as can be said without.
+    `traceparent` and `sink` are set by the attempt alone, for the client: they are no part of what is asked. With
+    a sink, the client asks its provider to stream, where that can be had.
+    """
 
     model: str
     messages: tuple[Message, ...]
     options: Options
     dialect: Dialect
     rollout_id: int | None = None
+    canonical: Mapping[str, Any] | None = None
+    traceparent: str | None = field(default=None, compare=False)
+    sink: TextSink | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def service_tier(self) -> str | None:
+        return self.options.service_tier
+
+    def to_json(self) -> dict[str, Any]:
+        """{"messages", "options"}, as a stored trace has them."""
+        options = {name: getattr(self.options, name) for name in _OPTIONS}
+        return {
+            "messages": [{"role": one.role, "content": one.content} for one in self.messages],
+            "options": {name: value for name, value in options.items() if value not in (None, ())},
+        }
+
+
+MOST_TEXTS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """1 to MOST_TEXTS texts to embed. `model` is an alias of an embedding model; without `dimensions` a vector has as
+
+    many numbers as the model gives. `dialect` is the gateway's to set; `traceparent` is set by the attempt alone.
+    """
+
+    model: str
+    texts: tuple[str, ...]
+    dimensions: int | None = None
+    dialect: Dialect = Dialect("embeddings")
+    traceparent: str | None = field(default=None, compare=False)
+
+    @property
+    def service_tier(self) -> None:
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """{"texts", "dimensions"}, as a stored trace has them: how many texts, which may be a whole corpus."""
+        return {"texts": len(self.texts), "dimensions": self.dimensions}
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How a model of the registry is asked: its dialect, and the options that the registry sets for it."""
+
+    dialect: Dialect
+    options: Options
 
 
 MOST_TOKENS = 10**9
@@ -82,12 +158,10 @@ class Usage:
     cache_read_tokens: int | None = None
     cache_write_tokens: int | None = None
 
-    def counted(self) -> Iterator[tuple[str, int]]:
+    def counted(self) -> list[tuple[str, int]]:
         """The names and counts that the provider reported."""
-        for name in _COUNTERS:
-            count = getattr(self, name)
-            if count is not None:
-                yield name, count
+        counts = zip(_COUNTERS, _counts(self), strict=True)
+        return [(name, count) for name, count in counts if count is not None]
 
     def credible(self) -> "Usage":
         """Counts below zero or above MOST_TOKENS, which no call can have used, become None: not known."""
@@ -96,11 +170,15 @@ class Usage:
 
 
 _COUNTERS = tuple(one.name for one in fields(Usage))
+_counts = attrgetter(*_COUNTERS)
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageModelReply:
-    """`text` is None when the model produced no text (a refusal or tool calls only)."""
+    """`text` is None when the model produced no text (a refusal or tool calls only).
+
+    `canonical` is lm15's JSON of the reply to a canonical request.
+    """
 
     text: str | None
     model: str
@@ -109,19 +187,54 @@ class LanguageModelReply:
     id: str | None = None
     refusal: str | None = None
     simulated: bool = False
+    canonical: Mapping[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddingReply:
+    """A vector for each text, in their order: its numbers as float32, little-endian. All have the same length."""
+
+    vectors: tuple[bytes, ...]
+    model: str
+    usage: Usage
+    simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CacheEntry:
+    """`created_at` is the time of the wall clock when the answer was made, in seconds since 1970."""
+
+    created_at: float
+    value: bytes
+    level: CacheLevel = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSize:
+    """What one cache holds in memory, and how its shared level is: off without one."""
+
+    entries: int
+    size_bytes: int
+    redis: Literal["ok", "away", "off"] = "off"
+
+
+CACHED = CachePolicy()
 Lane = Literal["interactive", "evaluation", "optimization"]
+CacheStatus = Literal["miss", "hit", "off"]
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageModelCall:
-    """One line of a trace: one attempt to reach a model, successful or not.
+    """One line of a trace: one attempt to reach a model, successful or not, or one answer from the cache.
 
     `model` is the registry's alias, `provider_model` the one that answered, or was asked.
     `latency_ms` is the time spent waiting for the provider; `cost_usd` is None when the price is unknown.
-    `error` is {"kind", "code", "type", "message"} of a failed or cancelled attempt. Messages are not kept:
-    a trace derives them from the version and the inputs.
+    `fallback_for` is the alias that was asked for when `model` stood in for it.
+    An answer from the cache costs nothing and no tokens; `saved_usd` is what it cost when it was made, `age_s` how
+    long ago that was. `stale` says that it was too old, and answered because the model could not be reached.
+    `step` is the pipeline's step that asked.
+    `error` is {"kind", "code", "type", "message"} of a failed or cancelled attempt. Messages are not kept where a
+    trace can derive them from the version and the inputs; else `request` is what was asked.
     """
 
     model: str
@@ -137,10 +250,27 @@ class LanguageModelCall:
     finish_reason: str | None = None
     simulated: bool = False
     error: Mapping[str, str] | None = None
+    cache: CacheStatus = "off"
+    saved_usd: float = 0.0
+    fallback_for: str | None = None
+    age_s: float | None = None
+    stale: bool = False
+    step: str | None = None
+    request: LanguageModelRequest | EmbeddingRequest | None = None
+
+    @property
+    def embeds(self) -> bool:
+        """Whether texts were embedded; such a line has its request, and no reply."""
+        return isinstance(self.request, EmbeddingRequest)
 
     def to_json(self) -> dict[str, Any]:
-        """One object for each call of a stored trace; `usage` holds the reported counts only."""
-        return {
+        """One object for each call of a stored trace; `usage` holds the reported counts only.
+
+        `step` is there in pipelines alone.
+        """
+        asked = {} if self.request is None else self.request.to_json()
+        document = {
+            **asked,
             "model": self.model,
             "provider_model": self.provider_model,
             "dialect": self.dialect,
@@ -154,7 +284,15 @@ class LanguageModelCall:
             "finish_reason": self.finish_reason,
             "simulated": self.simulated,
             "error": None if self.error is None else dict(self.error),
+            "cache": self.cache,
+            "saved_usd": self.saved_usd,
+            "fallback_for": self.fallback_for,
+            "age_s": self.age_s,
+            "stale": self.stale,
         }
+        if self.step is not None:
+            document["step"] = self.step
+        return document
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +300,33 @@ class CallContext:
     """On whose behalf a call is made. The gateway appends every attempt to `calls`, also failed ones,
 
     so that a trace can be read when a run fails or is cancelled. `deadline` is on the monotonic clock;
-    `adapter` is the DSPy adapter that made the request.
+    `adapter` is the DSPy adapter that made the request. `rate_limit` and `budget` are the program's. `cached` are
+    the keys under which replies of this run are kept, in case they turn out to be of no use. `trace` is
+    the execution's span while requests are traced. `step` is that of a pipeline. Whoever `snoozes` waits out rate
+    limits by itself, without holding up anything. `admission` is waited for before each attempt: it does not return
+    to a process that has lost what it works on. `sink` is told the text of attempts while it comes; an answer that
+    nobody was asked for, from a cache or an identical call, is not told to it.
     """
 
     execution_id: str
     request_id: str
-    project: str
+    principal: Principal
+    program: str
+    session_id: str | None = None
     lane: Lane = "interactive"
     deadline: float | None = None
     adapter: str | None = None
+    cache: CachePolicy = CACHED
+    rate_limit: RateLimit | None = None
+    budget: Budget | None = None
+    trace: TraceContext | None = None
+    step: str | None = None
+    snoozes: bool = False
+    admission: Callable[[], Awaitable[None]] | None = field(default=None, compare=False, repr=False)
+    sink: TextSink | None = field(default=None, compare=False, repr=False)
     calls: list[LanguageModelCall] = field(default_factory=list)
+    cached: list[str] = field(default_factory=list)
+
+    @property
+    def project(self) -> str:
+        return self.principal.project

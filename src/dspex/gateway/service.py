@@ -1,42 +1,33 @@
-"""The one door to the models. A call passes these steps in order: resolve, call, cost, trace."""
+"""The one door to the models: every call of every executor passes the same steps."""
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
 from dspex.configuration.models import ModelSettings
-from dspex.gateway.errors import LMError, LMTimeoutError
-from dspex.gateway.facts import LanguageModelCalled
-from dspex.gateway.ports import LanguageModelClient, Prices
+from dspex.gateway.pipeline import Completion, CompletionStep, Embedding, EmbeddingStep, Passage, compose
+from dspex.gateway.ports import EmbeddingClient, LanguageModelClient, Prices
 from dspex.gateway.records import (
+    MOST_TEXTS,
     CallContext,
-    LanguageModelCall,
+    Dialect,
+    EmbeddingReply,
+    EmbeddingRequest,
     LanguageModelReply,
     LanguageModelRequest,
-    Usage,
 )
+from dspex.gateway.steps.attempt import Attempt
 from dspex.kit.clock import Clock
-from dspex.kit.errors import DspexError, Missing
+from dspex.kit.errors import Invalid, Missing
 from dspex.kit.facts import Facts
-
-NO_USAGE = Usage()
-CANCELLED: Mapping[str, str] = {
-    "kind": "cancelled",
-    "code": "cancelled",
-    "type": "CancelledError",
-    "message": "The call was given up before the model answered.",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class _Started:
-    at: datetime
-    monotonic: float
 
 
 class LanguageModelGateway:
-    """Every alias of `settings` has its client in `clients`."""
+    """Every alias of `settings` has its client, an embedding model in `embedders`, the others in `clients`.
+
+    `steps` stand around a completion, `embedding_steps` around an embedding, the outermost first.
+    """
 
     def __init__(
         self,
@@ -45,115 +36,94 @@ class LanguageModelGateway:
         prices: Prices,
         clock: Clock,
         facts: Facts,
+        steps: Sequence[CompletionStep] = (),
+        embedders: Mapping[str, EmbeddingClient] = MappingProxyType({}),
+        embedding_steps: Sequence[EmbeddingStep] = (),
     ) -> None:
         self._clients = clients
+        self._embedders = embedders
         self._settings = settings
-        self._prices = prices
-        self._clock = clock
-        self._facts = facts
+        attempt = Attempt(prices, clock, facts)
+        self._complete = compose(steps, attempt)
+        self._embed = compose(embedding_steps, attempt)
 
     async def complete(self, request: LanguageModelRequest, call: CallContext) -> LanguageModelReply:
         """The model's answer. Every attempt, also a failed or cancelled one, is appended to `call.calls`.
 
-        Raises Missing (code unknown_model) for an alias that the registry lacks, LMTimeoutError when the
-        model's time limit or the call's deadline passes, other LMErrors as the client does.
+        Raises Missing (code unknown_model) for an alias that the registry lacks, Invalid (code wrong_model_type) for
+        an embedding model, LMErrors as the client does, and what the steps raise.
         """
-        client, limit_s = self._resolve(request.model)
-        started = _Started(self._clock.now(), self._clock.monotonic())
-        try:
-            reply = await self._call(client, request, limit_s, call.deadline, started.monotonic)
-        except DspexError as error:
-            if isinstance(error, LMError) and error.model is None:
-                error.model = request.model
-            self._trace(request, call, started, self._waited_ms(started), error=_described(error))
-            raise
-        except asyncio.CancelledError:
-            self._trace(request, call, started, self._waited_ms(started), error=CANCELLED)
-            raise
-        waited_ms = self._waited_ms(started)
-        cost_usd = None
-        try:
-            cost_usd = await self._prices.cost(request.model, reply.usage, request.options.service_tier)
-        finally:
-            # Also when the caller leaves while prices are read: the model was paid for.
-            self._trace(request, call, started, waited_ms, reply=reply, cost_usd=cost_usd)
-        return reply
+        return await self._complete(self.passage(request, call))
+
+    async def embed(self, request: EmbeddingRequest, call: CallContext) -> EmbeddingReply:
+        """A vector for each text, in their order. Attempts and answers from the cache are appended to `call.calls`.
+
+        `usage` is what providers reported now: nothing for what was kept. Raises as `complete` does, Invalid (code
+        too_many_texts) for none or more than MOST_TEXTS, (code not_encodable) for text that has no UTF-8 form.
+        """
+        if not 1 <= len(request.texts) <= MOST_TEXTS:
+            raise Invalid(
+                f"A request has 1 to {MOST_TEXTS} texts to embed, not {len(request.texts)}; make several of it.",
+                code="too_many_texts",
+            )
+        return await self._embed(self.embedding_passage(request, call))
+
+    def passage(self, request: LanguageModelRequest, call: CallContext) -> Completion:
+        """The way of a request to its model. Raises Missing for an alias that the registry lacks, Invalid."""
+        settings = self.settings_of(request.model)
+        if settings.model_type != "chat":
+            raise _wrong_type(request.model, "embeds texts and writes none; name a chat model")
+        return Passage(request, call, settings, self._clients[request.model].complete, self.passage)
+
+    def embedding_passage(self, request: EmbeddingRequest, call: CallContext) -> Embedding:
+        """As `passage`; what the request leaves to the model's settings is filled in."""
+        settings = self.settings_of(request.model)
+        if settings.model_type != "embedding":
+            raise _wrong_type(
+                request.model, "is a chat model; name one that has `model_type: embedding` in models.registry"
+            )
+        provider, _, name = settings.model.partition("/")
+        asked = replace(
+            request,
+            dimensions=request.dimensions or settings.embedding.dimensions,
+            dialect=Dialect("embeddings", provider, name),
+        )
+        client = self._embedders[request.model]
+        return Passage(asked, call, settings, client.embed, self.embedding_passage)
+
+    def settings_of(self, alias: str) -> ModelSettings:
+        """Raises Missing for an alias that the registry lacks."""
+        if alias not in self._settings:
+            raise self._unknown(alias)
+        return self._settings[alias]
+
+    def alias_of(self, model: str) -> str:
+        """The alias of a provider's model as DSPy spells it, or of an alias itself; Missing when there is none."""
+        if model in self._settings:
+            return model
+        for alias, settings in self._settings.items():
+            if settings.model == model:
+                return alias
+        raise self._unknown(model)
+
+    def stands_for(self, alias: str) -> tuple[str, str | None] | None:
+        """The provider's model and address behind an alias; None for one that the registry lacks."""
+        settings = self._settings.get(alias)
+        return None if settings is None else (settings.model, settings.api_base)
+
+    def _unknown(self, model: str) -> Missing:
+        known = ", ".join(sorted(self._settings)) or "none"
+        return Missing(
+            f"There is no model {model!r} in models.registry; it has {known}.", code="unknown_model"
+        )
 
     async def aclose(self) -> None:
         """Closes every client's connections."""
-        await asyncio.gather(*(client.aclose() for client in self._clients.values()))
-
-    def _resolve(self, alias: str) -> tuple[LanguageModelClient, float]:
-        try:
-            return self._clients[alias], self._settings[alias].timeout_s
-        except KeyError:
-            known = ", ".join(sorted(self._clients)) or "none"
-            raise Missing(
-                f"There is no model {alias!r} in models.registry; it has {known}.", code="unknown_model"
-            ) from None
-
-    async def _call(
-        self,
-        client: LanguageModelClient,
-        request: LanguageModelRequest,
-        limit_s: float,
-        deadline: float | None,
-        now: float,
-    ) -> LanguageModelReply:
-        remaining_s = None if deadline is None else deadline - now
-        of_model = remaining_s is None or limit_s <= remaining_s
-        within_s = limit_s if remaining_s is None or of_model else remaining_s
-        if within_s <= 0:
-            raise LMTimeoutError("No time was left to call the model; allow the request more time.")
-        try:
-            async with asyncio.timeout(within_s) as timer:
-                return await client.complete(request)
-        except TimeoutError:
-            if not timer.expired():
-                raise
-            raise LMTimeoutError(
-                f"The model {request.model!r} did not answer within {within_s:.3g} s"
-                + (
-                    ", its timeout_s; raise it in models.registry if the model is slow."
-                    if of_model
-                    else ", the time left of the request; allow the request more time."
-                )
-            ) from None
-
-    def _waited_ms(self, started: _Started) -> float:
-        return round((self._clock.monotonic() - started.monotonic) * 1000, 3)
-
-    def _trace(
-        self,
-        request: LanguageModelRequest,
-        call: CallContext,
-        started: _Started,
-        waited_ms: float,
-        *,
-        reply: LanguageModelReply | None = None,
-        cost_usd: float | None = None,
-        error: Mapping[str, str] | None = None,
-    ) -> None:
-        record = LanguageModelCall(
-            model=request.model,
-            provider_model=reply.model if reply else request.dialect.model,
-            dialect=request.dialect.name,
-            adapter=call.adapter,
-            started_at=started.at,
-            latency_ms=waited_ms,
-            attempt=1,
-            usage=reply.usage if reply else NO_USAGE,
-            cost_usd=cost_usd,
-            reply=reply.text if reply else None,
-            finish_reason=reply.finish_reason if reply else None,
-            simulated=reply.simulated if reply else False,
-            error=error,
-        )
-        call.calls.append(record)
-        self._facts.announce(
-            LanguageModelCalled(call.execution_id, call.request_id, call.project, call.lane, record)
+        await asyncio.gather(
+            *(client.aclose() for client in self._clients.values()),
+            *(embedder.aclose() for embedder in self._embedders.values()),
         )
 
 
-def _described(error: DspexError) -> dict[str, str]:
-    return {"kind": error.kind, "code": error.code, "type": type(error).__name__, "message": error.message}
+def _wrong_type(alias: str, advice: str) -> Invalid:
+    return Invalid(f"The model {alias!r} {advice}.", code="wrong_model_type")

@@ -1,6 +1,7 @@
 """Addresses as they may be shown."""
 
 MASK = "***"
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 def without_secrets(address: str) -> str:
@@ -18,6 +19,13 @@ def without_secrets(address: str) -> str:
         return f"{scheme}://{MASK}"
     shown = start.partition("#")[0] if start.startswith("/") else _without_account(scheme, start)
     return f"{scheme}://{shown}{mark}{MASK if query else ''}"
+
+
+def without_path(address: str) -> str:
+    """As `without_secrets`, with MASK for the path too: who knows the path of a webhook can often write to it."""
+    scheme, _, rest = without_secrets(address).partition("://")
+    place = rest.partition("/")[0].partition("?")[0]
+    return f"{scheme}://{place}{'' if rest == place else f'/{MASK}'}"
 
 
 def _without_account(scheme: str, text: str) -> str:

@@ -16,7 +16,7 @@ An error carries a *kind*, never a transport status: each interface maps kinds i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 Kind = Literal[
     "invalid",
@@ -112,6 +112,17 @@ class TimedOut(DspexError):
 class Internal(DspexError):
     kind = "internal"
     default_code = "internal"
+
+
+E = TypeVar("E", bound=DspexError)
+
+
+def another(error: E) -> E:
+    """The same failure as an instance of its own: one that is raised in several tasks collects their tracebacks."""
+    copied = type(error).__new__(type(error))
+    copied.args = error.args
+    copied.__dict__.update(error.__dict__)
+    return copied
 
 
 def of_kind(kind: str, message: str, *, code: str) -> DspexError:

@@ -24,10 +24,13 @@ _BEYOND_TOKENS = ("requests_kcount", "output_reasoning_mtok", "output_citation_m
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """US dollars for a token. None for cached tokens: they cost what other input does."""
+    """US dollars for a token. None for cached tokens: they cost what other input does. Embedding models write nothing,
+
+    so that `output` may be None.
+    """
 
     input: float
-    output: float
+    output: float | None
     cache_read: float | None = None
     cache_write: float | None = None
 
@@ -35,13 +38,15 @@ class Rates:
         """Rounded to 1e-12 dollars; None when the provider did not say how many tokens it took."""
         if usage.input_tokens is None or usage.output_tokens is None:
             return None
+        if self.output is None and usage.output_tokens:
+            return None
         read, written = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
         fresh = max(usage.input_tokens - read - written, 0)
         return round(
             fresh * self.input
             + read * (self.input if self.cache_read is None else self.cache_read)
             + written * (self.input if self.cache_write is None else self.cache_write)
-            + usage.output_tokens * self.output,
+            + usage.output_tokens * (self.output or 0.0),
             DECIMALS,
         )
 
@@ -89,7 +94,7 @@ def _own(pricing: Pricing) -> Rates:
     cached = pricing.cache_read_per_million
     return Rates(
         input=pricing.input_per_million / MILLION,
-        output=pricing.output_per_million / MILLION,
+        output=None if pricing.output_per_million is None else pricing.output_per_million / MILLION,
         cache_read=None if cached is None else cached / MILLION,
     )
 
@@ -134,7 +139,7 @@ def _rates(price: Any, input_tokens: int) -> Rates | None:
     if any(named.get(one) is not None for one in _BEYOND_TOKENS):
         return None
     inputs, outputs = (_rate(named.get(one), input_tokens) for one in ("input_mtok", "output_mtok"))
-    if inputs is None or outputs is None:
+    if inputs is None:
         return None
     return Rates(
         input=inputs,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from dspex.access.records import LOCAL_OPERATOR
 from dspex.configuration.models import ModelSettings
 from dspex.gateway.errors import LMRateLimitError, LMTimeoutError
 from dspex.gateway.facts import LanguageModelCalled
@@ -77,7 +78,7 @@ def request(alias: str = "main") -> LanguageModelRequest:
 
 
 def context(deadline: float | None = None) -> CallContext:
-    return CallContext("e1", "r1", "default", deadline=deadline, adapter="chat")
+    return CallContext("e1", "r1", LOCAL_OPERATOR, "qa", deadline=deadline, adapter="chat")
 
 
 async def test_a_call_is_answered_priced_traced_and_announced() -> None:
@@ -91,7 +92,7 @@ async def test_a_call_is_answered_priced_traced_and_announced() -> None:
     assert line.error is None
     assert line.latency_ms >= 0
     (fact,) = heard
-    assert fact == LanguageModelCalled("e1", "r1", "default", "interactive", line)
+    assert (fact.context, fact.call, fact.reply, fact.trace) == (call, line, REPLY, None)
 
 
 async def test_a_stored_line_is_plain_json() -> None:
@@ -128,9 +129,21 @@ async def test_a_slow_model_is_cut_off_at_its_own_limit() -> None:
 
 
 async def test_the_requests_deadline_counts_when_it_is_sooner() -> None:
-    call = context(SystemClock().monotonic() + 0.01)
+    call = context(SystemClock().monotonic() + 0.3)
     with pytest.raises(LMTimeoutError, match="the time left"):
         await gateway(Client(None)).complete(request(), call)
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "left_s", "to_blame"), [(0.01, 9, True), (0.5, 0.4, True), (9, 0.1, False)]
+)
+async def test_a_model_is_to_blame_when_it_had_its_time(
+    timeout_s: float, left_s: float, to_blame: bool
+) -> None:
+    with pytest.raises(LMTimeoutError) as raised:
+        slow = gateway(Client(None), timeout_s=timeout_s)
+        await slow.complete(request(), context(SystemClock().monotonic() + left_s))
+    assert raised.value.trips is to_blame
 
 
 async def test_no_call_is_made_after_the_deadline() -> None:

@@ -52,6 +52,16 @@ async def test_costs_are_those_of_the_lists_own_calculation(model: str) -> None:
     assert await cost(usage, model=model) == pytest.approx(float(theirs.total_price), abs=1e-12)
 
 
+async def test_embedding_models_have_a_price_for_what_they_read_alone() -> None:
+    embedding: dict[str, Any] = {"model": "openai/text-embedding-3-small", "model_type": "embedding"}
+    used = Usage(1_000_000, 0, 1_000_000)
+    assert await cost(used, **embedding) == pytest.approx(0.02)
+    assert await cost(used, **embedding, pricing=Pricing(input_per_million=3)) == 3.0
+    assert await cost(Usage(), **embedding) is None
+    # What it wrote has no price, should it ever write.
+    assert await cost(Usage(10, 1, 11), **embedding) is None
+
+
 async def test_own_prices_win() -> None:
     own = Pricing(input_per_million=1, output_per_million=10, cache_read_per_million=0.5)
     assert await cost(model="openai/gpt-4o-mini", pricing=own) == 0.6 * 1 + 0.4 * 0.5 + 0.1 * 10

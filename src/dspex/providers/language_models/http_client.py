@@ -1,133 +1,98 @@
-"""A client for OpenAI-compatible servers, over aiohttp."""
+"""A client for chat at OpenAI-compatible servers."""
 
 import asyncio
-from collections.abc import Mapping
-
-import aiohttp
-from aiohttp import hdrs
-from yarl import URL
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from dspex.configuration.models import ModelSettings
-from dspex.gateway.errors import (
-    LMConfigurationError,
-    LMError,
-    LMTimeoutError,
-    LMTransportError,
-    LMUnexpectedError,
-)
+from dspex.gateway.errors import LMConfigurationError
 from dspex.gateway.records import LanguageModelReply, LanguageModelRequest
-from dspex.kit.addresses import without_secrets
 from dspex.providers.language_models import openai_chat
-from dspex.providers.secrets import hidden
+from dspex.providers.language_models.event_stream import EventDecoder
+from dspex.providers.language_models.openai_chat_stream import StreamedCompletion
+from dspex.providers.language_models.openai_server import OpenAIServer
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from dspex.providers.language_models.lm15_client import LM15Client
 
 DIALECT = "openai-chat"
+NO_KEY = "none"
+EVENT_STREAM = "text/event-stream"
 LONGEST_REPLY = 16 * 1024 * 1024
-LONGEST_CONNECT_S = 10.0
+# What a server may take to end a stream after it said that it is done.
+LONGEST_END_S = 0.5
 
 
 class OpenAIChatClient:
-    """One model's own connections, kept alive. `key` is sent as a bearer token and appears nowhere else."""
+    """`gateway.ports.LanguageModelClient`."""
 
     def __init__(self, base_url: str, key: str | None, settings: ModelSettings) -> None:
         """Raises LMConfigurationError for an address that is not http or https."""
-        url = URL(base_url.rstrip("/") + "/chat/completions")
-        if url.scheme not in ("http", "https") or not url.host:
-            raise LMConfigurationError(
-                f"api_base {without_secrets(base_url)!r} is not an http or https address; correct it in "
-                "models.registry."
-            )
-        self._url = url
-        self._where = f"{url.scheme}://{url.authority.rpartition('@')[2]}"
+        self._server = OpenAIServer(base_url, "/chat/completions", key, settings, longest_reply=LONGEST_REPLY)
         self._key = key
-        self._headers = {
-            hdrs.CONTENT_TYPE: "application/json",
-            hdrs.ACCEPT: "application/json",
-            hdrs.USER_AGENT: "dspex",
-        }
-        if key:
-            self._headers[hdrs.AUTHORIZATION] = f"Bearer {key}"
-        self._max_connections = settings.max_connections
-        self._timeout = aiohttp.ClientTimeout(
-            total=None,
-            sock_connect=min(settings.timeout_s, LONGEST_CONNECT_S),
-            sock_read=settings.timeout_s,
-        )
-        self._session: aiohttp.ClientSession | None = None
+        self._settings = settings
+        self._lm15: LM15Client | None = None
 
     async def complete(self, request: LanguageModelRequest) -> LanguageModelReply:
-        """One POST. Redirects are not followed: the key goes to the address configured, or nowhere."""
+        """One POST."""
         if request.dialect.name != DIALECT:
             raise LMConfigurationError(
                 f"The program was compiled for {request.dialect.provider}, but model {request.model!r} is "
                 "OpenAI-compatible now; make a new version of the program with this model.",
                 code="lm_other_dialect",
             )
+        if request.canonical is not None:
+            return await (await self._canonical()).complete(request)
+
+        async def read(response: "aiohttp.ClientResponse") -> LanguageModelReply:
+            return await self._read(response, request)
+
         body = openai_chat.encode(request)
-        try:
-            status, headers, answer = await self._post(body)
-            return openai_chat.decode(status, headers, answer, request.dialect.model)
-        except LMError as error:
-            raise hidden(error, self._key) from None
+        accept = None if request.sink is None else EVENT_STREAM
+        return await self._server.post(body, read, traceparent=request.traceparent, accept=accept)
 
     async def aclose(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._server.aclose()
+        if self._lm15 is not None:
+            await self._lm15.aclose()
 
-    async def _post(self, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        session = self._session or self._open()
-        try:
-            async with session.post(self._url, data=body, allow_redirects=False) as response:
-                return response.status, response.headers, await self._body(response)
-        except aiohttp.ConnectionTimeoutError:
-            raise LMTransportError(
-                f"No connection to {self._where} within {self._timeout.sock_connect:g} s; check the network "
-                "and api_base."
-            ) from None
-        except TimeoutError:
-            raise LMTimeoutError(
-                f"{self._where} sent nothing for {self._timeout.sock_read:g} s; raise timeout_s in "
-                "models.registry if the model is slow."
-            ) from None
-        except aiohttp.ClientConnectorError as error:
-            raise LMTransportError(
-                f"{self._where} can't be reached ({error.strerror or error.os_error}); is the server "
-                "running, and is api_base right?"
-            ) from None
-        except (aiohttp.ClientError, OSError) as error:
-            raise LMTransportError(
-                f"The connection to {self._where} broke before the whole answer had come "
-                f"({_reason(error)}); try again."
-            ) from None
+    async def _canonical(self) -> "LM15Client":
+        """For requests that are more than text. Its import takes a third of a second, in a thread."""
+        if self._lm15 is None:
+            module = await asyncio.to_thread(import_module, "dspex.providers.language_models.lm15_client")
+            # lm15 wants a key; a server that was given none asks for none.
+            self._lm15 = self._lm15 or module.LM15Client(self._settings, self._key or NO_KEY)
+        return self._lm15
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
-        chunks, size = [], 0
-        while chunk := await response.content.readany():
+    async def _read(
+        self, response: "aiohttp.ClientResponse", request: LanguageModelRequest
+    ) -> LanguageModelReply:
+        model = request.dialect.model
+        if request.sink is not None and response.status < 300 and response.content_type == EVENT_STREAM:
+            whole = StreamedCompletion(response.status, response.headers, model, request.sink)
+            return await self._streamed(response, whole)
+        # Also what a server answers that does not stream.
+        answer = await self._server.body(response)
+        return openai_chat.decode(response.status, response.headers, answer, model)
+
+    async def _streamed(
+        self, response: "aiohttp.ClientResponse", whole: StreamedCompletion
+    ) -> LanguageModelReply:
+        decoder, size = EventDecoder(), 0
+        while not whole.done and (chunk := await response.content.readany()):
             size += len(chunk)
-            if size > LONGEST_REPLY:
-                response.close()
-                raise LMUnexpectedError(
-                    f"{self._where} sent more than {LONGEST_REPLY} bytes; that is no chat completion. "
-                    "Check api_base in models.registry."
-                )
-            chunks.append(chunk)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    def _open(self) -> aiohttp.ClientSession:
-        """At the first call, as a session belongs to the running loop."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._max_connections),
-            headers=self._headers,
-            # Compressing a few kilobytes costs more than it saves.
-            skip_auto_headers=(hdrs.ACCEPT_ENCODING,),
-            cookie_jar=aiohttp.DummyCookieJar(loop=asyncio.get_running_loop()),
-            timeout=self._timeout,
-            trust_env=False,
-        )
-        return self._session
-
-
-def _reason(error: Exception) -> str:
-    """What is known of a broken connection; parse errors quote the server's bytes, so they are shortened."""
-    text = " ".join(str(error).split())[:200]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+            self._server.check_size(size, response)
+            for data in decoder.feed(chunk):
+                whole.add(data)
+        for data in decoder.close():
+            whole.add(data)
+        reply = whole.reply()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_END_S):
+                # A connection that is read to its end can be used again.
+                while await response.content.readany():
+                    pass
+        return reply

@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import lm15
 from lm15.registry import ProviderDefinition, lookup
+from lm15.serde import request_from_dict, response_to_dict
 from lm15.transports import ReadTimeout
 
 from dspex.configuration.models import ModelSettings
 from dspex.gateway import errors as ours
-from dspex.gateway.records import LanguageModelReply, LanguageModelRequest, Message, Options, Usage
+from dspex.gateway.records import LanguageModelReply, LanguageModelRequest, Message, Options, TextSink, Usage
 from dspex.kit.errors import Invalid
 from dspex.providers.language_models.openai_chat_errors import EXCERPT, bounded, failure
 from dspex.providers.secrets import hidden, secret
@@ -49,7 +51,7 @@ class LM15Client:
             _check_encodable(message)
         router = self._routers.get(provider) or self._router(provider)
         try:
-            reply = await router.complete(_theirs(request))
+            reply = await _answer(router, _theirs(request), request.sink)
         except lm15.LM15Error as error:
             # Not "from": a traceback in the log would show the provider's own words, key and all.
             raise hidden(_translated(error, provider), self._keys.get(provider)) from None
@@ -68,7 +70,10 @@ class LM15Client:
                 f"{str(error)[:EXCERPT]}); check api_base in models.registry."
             )
             raise hidden(unread, self._keys.get(provider)) from None
-        return _reply(reply, provider)
+        answer = _reply(reply, provider)
+        if request.canonical is None:
+            return answer
+        return replace(answer, canonical=response_to_dict(reply))
 
     async def aclose(self) -> None:
         routers, self._routers = self._routers, {}
@@ -130,8 +135,20 @@ def _check_encodable(message: Message) -> None:
         ) from None
 
 
+async def _answer(router: lm15.AsyncLMRouter, request: lm15.Request, sink: TextSink | None) -> lm15.Response:
+    if sink is None:
+        return await router.complete(request)
+    async with lm15.AsyncResponseStream(router.stream(request), request) as stream:
+        async for text in stream:
+            if text:
+                sink.add(text)
+        return await stream.response()
+
+
 def _theirs(request: LanguageModelRequest) -> lm15.Request:
     dialect = request.dialect
+    if request.canonical is not None:
+        return request_from_dict({**request.canonical, "model": f"{dialect.provider}:{dialect.model}"})
     system = [one.content for one in request.messages if one.role == "system"]
     return lm15.Request(
         model=f"{dialect.provider}:{dialect.model}",

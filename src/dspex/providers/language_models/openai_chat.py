@@ -128,4 +128,7 @@ def _payload(request: LanguageModelRequest, number: _Number, nested: _Nested) ->
     for name, value in (options.extensions or {}).items():
         if name not in _RESERVED_EXTENSIONS:
             payload[name] = nested(_itself, value)
+    if request.sink is not None:
+        payload["stream"] = True
+        payload["stream_options"] = {"include_usage": True}
     return payload

@@ -51,6 +51,16 @@ def read_reply(status: int, headers: Mapping[str, str], body: bytes, model: str)
         raise failure(LMProviderError, f"no JSON but {_start(body)}", status, retry_after(headers)) from None
 
 
+def read_document(data: Any, status: int, headers: Mapping[str, str], model: str) -> LanguageModelReply:
+    """The reply in a completion that is JSON already. Raises LMUnexpectedError for another shape than its."""
+    try:
+        return _read(data, status, headers, model, exact=True)
+    except _Unexpected as problem:
+        raise LMUnexpectedError(
+            f"The answer is no chat completion: {problem}. Check api_base in models.registry.", status=status
+        ) from None
+
+
 class _Inexact(Exception):
     """orjson made a float of a number that matters."""
 

@@ -4,53 +4,83 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib import import_module
+from typing import Generic, TypeVar
 
 from dspex.configuration.models import ModelRegistry, ModelSettings
-from dspex.gateway.errors import LMConfigurationError
-from dspex.gateway.ports import LanguageModelClient
-from dspex.gateway.records import LanguageModelReply, LanguageModelRequest
+from dspex.gateway.errors import LMConfigurationError, LMUnsupportedFeatureError
+from dspex.gateway.ports import EmbeddingClient, LanguageModelClient
+from dspex.gateway.records import (
+    EmbeddingReply,
+    EmbeddingRequest,
+    LanguageModelReply,
+    LanguageModelRequest,
+)
 from dspex.providers.language_models.chat_providers import ChatProvider, chat_provider
 from dspex.providers.secrets import secret
 
 SIMULATOR = "simulator/"
+C = TypeVar("C", LanguageModelClient, EmbeddingClient)
 SimulatorFactory = Callable[[ModelSettings], LanguageModelClient]
-_Make = Callable[[], Awaitable[LanguageModelClient]]
+EmbeddingSimulatorFactory = Callable[[ModelSettings], EmbeddingClient]
 
 
 def build_clients(
     registry: ModelRegistry, simulator_factory: SimulatorFactory
 ) -> dict[str, LanguageModelClient]:
-    """A client for each alias. Nothing is loaded, read or connected before a model's first call.
+    """A client for each chat model. Nothing is loaded, read or connected before a model's first call.
 
     So a model that nobody uses may lack its key; a call to it raises LMConfigurationError.
     """
     return {
-        alias: _AtFirstCall(_maker(settings, simulator_factory))
+        alias: _ChatAtFirstCall(_maker(settings, simulator_factory))
         for alias, settings in registry.registry.items()
+        if settings.model_type == "chat"
     }
 
 
-class _AtFirstCall:
+def build_embedders(
+    registry: ModelRegistry, simulator_factory: EmbeddingSimulatorFactory
+) -> dict[str, EmbeddingClient]:
+    """The same for each embedding model."""
+    return {
+        alias: _EmbeddingAtFirstCall(_embedding_maker(settings, simulator_factory))
+        for alias, settings in registry.registry.items()
+        if settings.model_type == "embedding"
+    }
+
+
+class _AtFirstCall(Generic[C]):
     """Makes the client when it is first needed; what fails then is tried again at the next call."""
 
-    def __init__(self, make: _Make) -> None:
-        self._make = make
+    def __init__(self, make: Callable[[], Awaitable[C]]) -> None:
+        self._make: Callable[[], Awaitable[C]] = make
         self._making = asyncio.Lock()
-        self._client: LanguageModelClient | None = None
+        self._client: C | None = None
 
-    async def complete(self, request: LanguageModelRequest) -> LanguageModelReply:
-        if self._client is None:
-            async with self._making:
-                if self._client is None:
-                    self._client = await self._make()
-        return await self._client.complete(request)
+    async def _made(self) -> C:
+        async with self._making:
+            if self._client is None:
+                self._client = await self._make()
+            return self._client
 
     async def aclose(self) -> None:
         if self._client is not None:
             await self._client.aclose()
 
 
-def _maker(settings: ModelSettings, simulator_factory: SimulatorFactory) -> _Make:
+class _ChatAtFirstCall(_AtFirstCall[LanguageModelClient]):
+    async def complete(self, request: LanguageModelRequest) -> LanguageModelReply:
+        return await (self._client or await self._made()).complete(request)
+
+
+class _EmbeddingAtFirstCall(_AtFirstCall[EmbeddingClient]):
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingReply:
+        return await (self._client or await self._made()).embed(request)
+
+
+def _maker(
+    settings: ModelSettings, simulator_factory: SimulatorFactory
+) -> Callable[[], Awaitable[LanguageModelClient]]:
     if settings.model.startswith(SIMULATOR):
         return partial(_simulated, settings, simulator_factory)
     provider = chat_provider(settings.model)
@@ -59,7 +89,15 @@ def _maker(settings: ModelSettings, simulator_factory: SimulatorFactory) -> _Mak
     return partial(_openai_compatible, settings, provider)
 
 
-async def _simulated(settings: ModelSettings, factory: SimulatorFactory) -> LanguageModelClient:
+def _embedding_maker(
+    settings: ModelSettings, simulator_factory: EmbeddingSimulatorFactory
+) -> Callable[[], Awaitable[EmbeddingClient]]:
+    if settings.model.startswith(SIMULATOR):
+        return partial(_simulated, settings, simulator_factory)
+    return partial(_embedding, settings)
+
+
+async def _simulated(settings: ModelSettings, factory: Callable[[ModelSettings], C]) -> C:
     return factory(settings)
 
 
@@ -67,6 +105,19 @@ async def _openai_compatible(settings: ModelSettings, provider: ChatProvider) ->
     from dspex.providers.language_models.http_client import OpenAIChatClient
 
     return OpenAIChatClient(settings.api_base or provider.base_url, _key(provider, settings), settings)
+
+
+async def _embedding(settings: ModelSettings) -> EmbeddingClient:
+    provider = chat_provider(settings.model)
+    if provider is None:
+        raise LMUnsupportedFeatureError(
+            f"Embeddings of {settings.model!r} can't be had: lm15 has none, and its provider speaks another wire than "
+            "OpenAI's. Where it has an OpenAI-compatible address as well, write `model: openai/NAME` with that "
+            "address as `api_base` in models.registry."
+        )
+    from dspex.providers.language_models.openai_embeddings import OpenAIEmbeddingClient
+
+    return OpenAIEmbeddingClient(settings.api_base or provider.base_url, _key(provider, settings), settings)
 
 
 async def _through_lm15(settings: ModelSettings) -> LanguageModelClient:

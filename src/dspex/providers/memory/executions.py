@@ -3,14 +3,16 @@
 import builtins
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from dspex.executions.records import (
+    COST_GROUPS,
     PAGE_SIZE,
     SORTS,
+    CostGroup,
     CostLine,
     Execution,
     ExecutionError,
@@ -23,6 +25,12 @@ from dspex.kit.errors import Invalid, Problem
 from dspex.kit.paging import Page, decode_cursor, encode_cursor, fitting
 
 UNFINISHED = frozenset({"pending", "running"})
+_COST_GROUPS: Final[Mapping[CostGroup, Callable[[Execution], str | None]]] = {
+    "day": lambda one: one.created_at.astimezone(UTC).date().isoformat(),
+    "program": lambda one: one.program,
+    "model": lambda one: one.model,
+    "key": lambda one: one.key_id,
+}
 
 
 class MemoryNodes:
@@ -40,6 +48,9 @@ class MemoryNodes:
     async def last_beat(self, node: str) -> datetime | None:
         return self.beats.get(node)
 
+    async def alive(self, *, beat_after: datetime) -> Sequence[str]:
+        return sorted(node for node, beat in self.beats.items() if beat > beat_after)
+
     async def forget(self, *, beat_before: datetime) -> int:
         gone = [node for node, beat in self.beats.items() if beat < beat_before]
         for node in gone:
@@ -54,8 +65,12 @@ class MemoryExecutions:
         self._nodes = nodes
         self._rows: dict[tuple[str, str], Execution] = {}
         self._claims: dict[tuple[str, str], IdempotencyClaim] = {}
+        self.has_job: Callable[[str, str], bool] = lambda project, execution_id: False
 
-    async def record(self, execution: Execution) -> None:
+    def check(self) -> None:
+        """Memory is always there."""
+
+    async def record(self, execution: Execution, *, behind: bool = False, certain: bool = False) -> None:
         await self.save([execution])
 
     async def save(self, executions: Sequence[Execution]) -> None:
@@ -71,12 +86,12 @@ class MemoryExecutions:
             problem = Problem("/sort", "bad_sort", f"sort must be one of {', '.join(SORTS)}")
             raise Invalid(f"{sort!r} is no sort order.", code="bad_sort", problems=[problem])
         place = _placing(sort.lstrip("-"))
-        found = sorted(self._where(project, where), key=place, reverse=sort.startswith("-"))
+        found = sorted(self.matching(project, where), key=place, reverse=sort.startswith("-"))
         if cursor is not None:
             after = _position(cursor, sort)
             found = [one for one in found if (place(one) < after if sort[0] == "-" else place(one) > after)]
         count = fitting((_size(one) for one in found[:limit]), PAGE_SIZE)
-        page = tuple(replace(one, calls=()) for one in found[:count])
+        page = tuple(replace(one, calls=(), steps=()) for one in found[:count])
         more = len(found) > count
         return Page(page, encode_cursor(sort, *place(page[-1])) if more else None)
 
@@ -89,7 +104,7 @@ class MemoryExecutions:
         since: datetime | None,
         until: datetime | None,
     ) -> ExecutionStatistics:
-        found = self._where(
+        found = self.matching(
             project, ExecutionFilter(program=program, version=version, since=since, until=until)
         )
         completed = sum(one.status == "completed" for one in found)
@@ -101,9 +116,9 @@ class MemoryExecutions:
             failed=failed,
             success_rate=completed / (completed + failed) if completed + failed else None,
             duration_avg_ms=math.fsum(durations) / len(durations) if durations else None,
-            duration_p50_ms=_percentile(durations, 0.5),
-            duration_p95_ms=_percentile(durations, 0.95),
-            duration_p99_ms=_percentile(durations, 0.99),
+            duration_p50_ms=percentile(durations, 0.5),
+            duration_p95_ms=percentile(durations, 0.95),
+            duration_p99_ms=percentile(durations, 0.99),
             input_tokens=_tokens(found, "input_tokens"),
             output_tokens=_tokens(found, "output_tokens"),
             total_tokens=_tokens(found, "total_tokens"),
@@ -115,15 +130,26 @@ class MemoryExecutions:
         )
 
     async def costs(
-        self, project: str, *, program: str | None, since: datetime | None, until: datetime | None
+        self,
+        project: str,
+        *,
+        by: Sequence[CostGroup],
+        program: str | None,
+        since: datetime | None,
+        until: datetime | None,
     ) -> Sequence[CostLine]:
-        groups: defaultdict[tuple[str, str, str | None], builtins.list[Execution]] = defaultdict(list)
-        for one in self._where(project, ExecutionFilter(program=program, since=since, until=until)):
-            groups[one.created_at.astimezone(UTC).date().isoformat(), one.program, one.model].append(one)
-        order = sorted(groups, key=lambda key: (key[1], key[2] is not None, key[2] or ""))
+        wanted = [name for name in COST_GROUPS if name in by]
+        groups: defaultdict[tuple[str | None, ...], builtins.list[Execution]] = defaultdict(list)
+        for one in self.matching(project, ExecutionFilter(program=program, since=since, until=until)):
+            groups[tuple(_COST_GROUPS[name](one) for name in wanted)].append(one)
+        if not wanted and not groups:
+            groups[()] = []
+        order = sorted(groups, key=lambda key: [(part is not None, part or "") for part in key])
+        if "day" in wanted:
+            order.sort(key=lambda key: key[0] or "", reverse=True)
         return [
             CostLine(
-                *key,
+                dict(zip(wanted, key, strict=True)),
                 executions=len(groups[key]),
                 input_tokens=_tokens(groups[key], "input_tokens"),
                 output_tokens=_tokens(groups[key], "output_tokens"),
@@ -131,7 +157,7 @@ class MemoryExecutions:
                 saved_usd=math.fsum(one.saved_usd for one in groups[key]),
                 unpriced=sum(one.cost_usd is None for one in groups[key]),
             )
-            for key in sorted(order, key=lambda key: key[0], reverse=True)
+            for key in order
         ]
 
     async def fail_orphans(self, *, beat_before: datetime, at: datetime, reason: str) -> int:
@@ -140,7 +166,7 @@ class MemoryExecutions:
         orphans = {
             key: replace(one, status="failed", completed_at=at, error=error)
             for key, one in self._rows.items()
-            if one.status in UNFINISHED and one.node not in alive
+            if one.status in UNFINISHED and one.node not in alive and not self.has_job(*key)
         }
         self._rows.update(orphans)
         return len(orphans)
@@ -189,10 +215,13 @@ class MemoryExecutions:
         if held is not None and held.execution_id == execution_id:
             del self._claims[project, key]
 
-    def _where(self, project: str, where: ExecutionFilter) -> builtins.list[Execution]:
+    def of_node(self, node: str) -> builtins.list[Execution]:
+        return [one for one in self._rows.values() if one.node == node]
+
+    def matching(self, project: str, where: ExecutionFilter) -> builtins.list[Execution]:
         wanted = {
             name: value
-            for name in ("program", "version", "status", "session_id", "request_id")
+            for name in ("program", "version", "status", "session_id", "request_id", "key_id")
             if (value := getattr(where, name)) is not None
         }
         return [
@@ -235,7 +264,7 @@ def _position(cursor: str, sort: str) -> tuple[Any, str]:
     )
 
 
-def _percentile(ordered: list[float], fraction: float) -> float | None:
+def percentile(ordered: list[float], fraction: float) -> float | None:
     """Interpolated as SQL's percentile_cont."""
     if not ordered:
         return None

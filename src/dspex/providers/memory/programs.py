@@ -79,8 +79,18 @@ class MemoryPrograms:
         found = [one for one in self._deployments if (one.project, one.program_id) == (project, program_id)]
         return sorted(found, key=lambda one: (one.at, one.id), reverse=True)
 
+    async def deployed(self) -> builtins.list[tuple[str, Version]]:
+        return [
+            (one.name, self._versions[one.project, one.deployed_version_id])
+            for one in self._programs.values()
+            if one.archived_at is None and one.deployed_version_id is not None
+        ]
+
     async def compiled(self, project: str, digest: str) -> CompiledDocument | None:
         return self._compiled.get((project, digest))
+
+    async def have_compiled(self, project: str, digests: Sequence[str]) -> set[str]:
+        return {digest for digest in digests if (project, digest) in self._compiled}
 
     async def add(self, program: Program, *versions: Version) -> None:
         if await self.get(program.project, program.name) is not None:
@@ -120,6 +130,7 @@ class MemoryPrograms:
             executor_reason=version.executor_reason,
             error=version.error,
             compiled_digest=version.compiled_digest,
+            signature=version.signature,
         )
 
     async def deploy(self, program: Program, version: Version, deployment: Deployment) -> None:

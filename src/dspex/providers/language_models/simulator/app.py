@@ -18,8 +18,7 @@ import orjson
 from dspex.kit.errors import DspexError, Invalid
 from dspex.providers.language_models.simulator import control, delivery
 from dspex.providers.language_models.simulator.chat import read_call
-from dspex.providers.language_models.simulator.embeddings import DEFAULT_DIMENSIONS, embed
-from dspex.providers.language_models.simulator.engine import Simulator, count_tokens
+from dspex.providers.language_models.simulator.engine import Simulator
 
 Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -54,7 +53,7 @@ class SimulatorApp:
         if method == "POST" and path == "/v1/chat/completions":
             await self._chat(await _read(receive), scope, receive, send)
         elif method == "POST" and path == "/v1/embeddings":
-            await self._embeddings(_document(await _read(receive)), send)
+            await self._embeddings(_document(await _read(receive)), scope, receive, send)
         elif method == "GET" and path == "/v1/models":
             model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "dspex"}
             await delivery.send_json(send, 200, {"object": "list", "data": [model], "simulated": True})
@@ -76,33 +75,33 @@ class SimulatorApp:
         document = _document(raw)
         call = read_call(document)
         outcome = self.simulator.answer(call, document)
-        await delivery.deliver(
-            outcome, document, scope, receive, send, chunk_interval=self.simulator.options.chunk_interval
+        whole = await delivery.deliver(
+            outcome, document, scope, receive, send, chunk_interval=self.simulator.chunk_interval
         )
+        if not whole:
+            self.simulator.left()
 
-    async def _embeddings(self, document: Mapping[str, Any], send: Send) -> None:
+    async def _embeddings(
+        self, document: Mapping[str, Any], scope: Scope, receive: Receive, send: Send
+    ) -> None:
         texts = _texts(document.get("input"))
         dimensions = document.get("dimensions")
-        if dimensions is None:
-            dimensions = DEFAULT_DIMENSIONS
-        if not isinstance(dimensions, int) or isinstance(dimensions, bool) or not 1 <= dimensions <= 8192:
+        if dimensions is not None and (type(dimensions) is not int or not 1 <= dimensions <= 8192):
             raise Invalid("dimensions must be a whole number from 1 to 8192")
         packed = document.get("encoding_format") == "base64"
+        made = self.simulator.embed(texts, dimensions, document)
         data = []
-        for index, text in enumerate(texts):
-            vector = embed(text, dimensions)
+        for index, vector in enumerate(made.vectors):
             value = base64.b64encode(array.array("f", vector).tobytes()).decode() if packed else vector
             data.append({"object": "embedding", "index": index, "embedding": value})
-        tokens = sum(map(count_tokens, texts))
-        self.simulator.counts["embeddings"] += 1
         answer = {
             "object": "list",
             "data": data,
             "model": document.get("model", MODEL),
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            "usage": {"prompt_tokens": made.tokens, "total_tokens": made.tokens},
             "simulated": True,
         }
-        await delivery.send_json(send, 200, answer)
+        await delivery.deliver_document(made.fault, made.delay, answer, scope, receive, send)
 
 
 async def _read(receive: Receive) -> bytes:

@@ -121,9 +121,16 @@ def chunks(outcome: Outcome, model: object, *, with_usage: bool) -> list[dict[st
     return events
 
 
+def pieces(text: str) -> list[str]:
+    """A text a token at a time."""
+    return [text[start : start + _CHUNK] for start in range(0, len(text), _CHUNK)]
+
+
 def _deltas(answer: Answer) -> Sequence[dict[str, str]]:
-    pieces = [answer.text[start : start + _CHUNK] for start in range(0, len(answer.text), _CHUNK)]
-    return [{"role": "assistant", "content": ""}, *({"content": piece} for piece in pieces)]
+    return [
+        {"role": "assistant", "content": ""},
+        *({"content": piece} for piece in pieces(answer.text)),
+    ]
 
 
 def _usage(usage: Usage) -> dict[str, int | None]:

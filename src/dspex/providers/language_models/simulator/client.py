@@ -1,6 +1,8 @@
 """The simulator in process, behind the gateway's port for models."""
 
 import asyncio
+import struct
+from dataclasses import replace
 
 from dspex.gateway.errors import (
     LMRateLimitError,
@@ -9,13 +11,29 @@ from dspex.gateway.errors import (
     LMTransportError,
     LMUnexpectedError,
 )
-from dspex.gateway.records import LanguageModelReply, LanguageModelRequest
-from dspex.providers.language_models.simulator.engine import SimulatedCall, Simulator, SimulatorOptions
-from dspex.providers.language_models.simulator.faults import Fault
+from dspex.gateway.records import (
+    EmbeddingReply,
+    EmbeddingRequest,
+    LanguageModelReply,
+    LanguageModelRequest,
+    TextSink,
+    Usage,
+)
+from dspex.providers.language_models.simulator.chat import pieces
+from dspex.providers.language_models.simulator.engine import (
+    Outcome,
+    SimulatedCall,
+    Simulator,
+    SimulatorOptions,
+)
+from dspex.providers.language_models.simulator.faults import BROKEN_OFF, NOTHING_SENT, Fault
 
 
 class SimulatorClient:
-    """Implements `LanguageModelClient`. Faults surface as the errors that a real provider's would become."""
+    """Implements `LanguageModelClient` and `EmbeddingClient`.
+
+    Faults surface as the errors that a real provider's would become.
+    """
 
     def __init__(self, options: SimulatorOptions | None = None) -> None:
         self.simulator = Simulator(options)
@@ -31,10 +49,12 @@ class SimulatorClient:
                 response_format=options.response_format,
                 max_tokens=options.max_tokens,
             ),
-            request,
+            request if request.sink is None else replace(request, sink=None),
         )
         if outcome.delay:
             await asyncio.sleep(outcome.delay)
+        if request.sink is not None:
+            await self._stream(outcome, request.sink)
         if outcome.fault is not None:
             await _raise_fault(outcome.fault, request.model)
         answer = outcome.answers[0]
@@ -46,6 +66,30 @@ class SimulatorClient:
             id=outcome.id,
             simulated=True,
         )
+
+    async def embed(self, request: EmbeddingRequest) -> EmbeddingReply:
+        made = self.simulator.embed(request.texts, request.dimensions, replace(request, traceparent=None))
+        if made.delay:
+            await asyncio.sleep(made.delay)
+        if made.fault is not None:
+            await _raise_fault(made.fault, request.model)
+        return EmbeddingReply(
+            tuple(struct.pack(f"<{len(vector)}f", *vector) for vector in made.vectors),
+            request.dialect.model or request.model,
+            Usage(made.tokens, 0, made.tokens),
+            simulated=True,
+        )
+
+    async def _stream(self, outcome: Outcome, sink: TextSink) -> None:
+        """What a server would have sent before the fault, if there is one."""
+        kind = outcome.fault.kind if outcome.fault else None
+        if kind in NOTHING_SENT:
+            return
+        told = pieces(outcome.answers[0].text)
+        for piece in told[: len(told) // 2] if kind in BROKEN_OFF else told:
+            sink.add(piece)
+            if self.simulator.chunk_interval:
+                await asyncio.sleep(self.simulator.chunk_interval)
 
     async def aclose(self) -> None:
         """Nothing to close: there is no connection."""
@@ -74,6 +118,6 @@ async def _raise_fault(fault: Fault, model: str) -> None:
         case "reset" | "truncated_body":
             raise LMTransportError("simulated loss of the connection to the model", model=model)
         case "garbage_body" | "malformed_json":
-            raise LMUnexpectedError("simulated reply that is no chat completion", model=model, status=200)
+            raise LMUnexpectedError("simulated reply that is no completion", model=model, status=200)
         case "empty" | "missing_marker":
             return

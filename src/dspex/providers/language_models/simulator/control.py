@@ -1,15 +1,15 @@
 """What a test or an operator can tell a running simulator.
 
 POST /_simulator/script   {"rules": [...]}                       replace the script
-POST /_simulator/faults   {"faults": [...], "latency": "500ms"}  replace either or both
+POST /_simulator/faults   {"faults": [...], "latency": "500ms", "chunk_interval": 0.05}  replace what is given
 POST /_simulator/reset                                           as it was started
 GET  /_simulator/calls                                           counts and the last request bodies
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from dspex.kit.errors import Missing
 from dspex.providers.language_models.simulator.engine import Simulator
@@ -24,6 +24,7 @@ class FaultOrder(BaseModel):
 
     faults: tuple[FaultRule, ...] | None = None
     latency: str | None = None
+    chunk_interval: Annotated[float, Field(ge=0, le=3600)] | None = None
 
 
 def obey(simulator: Simulator, method: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,6 +41,8 @@ def obey(simulator: Simulator, method: str, name: str, body: Mapping[str, Any]) 
                 simulator.set_faults(order.faults)
             if latency is not None:
                 simulator.set_latency(latency)
+            if order.chunk_interval is not None:
+                simulator.chunk_interval = order.chunk_interval
             return {"faults": None if order.faults is None else len(order.faults), "latency": order.latency}
         case "POST", "reset":
             simulator.reset()

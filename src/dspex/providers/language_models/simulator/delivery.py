@@ -10,6 +10,7 @@ import orjson
 
 from dspex.providers.language_models.simulator.chat import chunks, completion
 from dspex.providers.language_models.simulator.engine import Outcome
+from dspex.providers.language_models.simulator.faults import BROKEN_OFF, Fault
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -28,33 +29,69 @@ async def deliver(
     send: Send,
     *,
     chunk_interval: float,
-) -> None:
-    """Wait, then answer as the outcome says. A client that leaves ends a hang at once."""
+) -> bool:
+    """Wait, then answer as the outcome says. False when the client left a stream before its end.
+
+    A client that leaves ends a hang at once.
+    """
     if outcome.delay:
         await asyncio.sleep(outcome.delay)
-    kind = outcome.fault.kind if outcome.fault else None
-    if outcome.fault and kind in {"rate_limit", "server_error"}:
-        await _refuse(send, limited=kind == "rate_limit", retry_after=outcome.fault.retry_after)
-    elif outcome.fault and kind == "hang":
-        await _hang(receive, outcome.fault.seconds)
-        await _close(scope, receive)
-    elif kind == "garbage_body":
-        await _send_bytes(send, 200, _GARBAGE, (b"content-type", b"text/html"))
-    elif request.get("stream"):
+    if await _nothing_sent(outcome.fault, scope, receive, send):
+        return True
+    if request.get("stream"):
         options = request.get("stream_options")
         with_usage = isinstance(options, dict) and bool(options.get("include_usage"))
         events = chunks(outcome, request.get("model"), with_usage=with_usage)
-        await _stream(scope, receive, send, events, kind, chunk_interval)
-    elif kind == "reset":
-        await _reset(scope, receive)
-    else:
-        body = orjson.dumps(completion(outcome, request.get("model")))
-        if kind == "truncated_body":
-            await _start(send, 200, _JSON, (b"content-length", b"%d" % len(body)))
-            await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+        kind = outcome.fault.kind if outcome.fault else None
+        return await _stream(scope, receive, send, events, kind, chunk_interval)
+    await _whole(outcome.fault, completion(outcome, request.get("model")), scope, receive, send)
+    return True
+
+
+async def deliver_document(
+    fault: Fault | None,
+    delay_s: float,
+    document: Mapping[str, Any],
+    scope: Mapping[str, Any],
+    receive: Receive,
+    send: Send,
+) -> None:
+    """The same for an answer that is never streamed."""
+    if delay_s:
+        await asyncio.sleep(delay_s)
+    if not await _nothing_sent(fault, scope, receive, send):
+        await _whole(fault, document, scope, receive, send)
+
+
+async def _nothing_sent(fault: Fault | None, scope: Mapping[str, Any], receive: Receive, send: Send) -> bool:
+    """Whether the fault is one of those that leave no part of the answer; then it has struck."""
+    match fault:
+        case Fault(kind="rate_limit" | "server_error"):
+            await _refuse(send, limited=fault.kind == "rate_limit", retry_after=fault.retry_after)
+        case Fault(kind="hang"):
+            await _hang(receive, fault.seconds)
             await _close(scope, receive)
-        else:
-            await _send_bytes(send, 200, body[: len(body) // 2] if kind == "malformed_json" else body, _JSON)
+        case Fault(kind="garbage_body"):
+            await _send_bytes(send, 200, _GARBAGE, (b"content-type", b"text/html"))
+        case _:
+            return False
+    return True
+
+
+async def _whole(
+    fault: Fault | None, document: Mapping[str, Any], scope: Mapping[str, Any], receive: Receive, send: Send
+) -> None:
+    kind = None if fault is None else fault.kind
+    if kind == "reset":
+        await _reset(scope, receive)
+        return
+    body = orjson.dumps(document)
+    if kind == "truncated_body":
+        await _start(send, 200, _JSON, (b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
+        await _close(scope, receive)
+    else:
+        await _send_bytes(send, 200, body[: len(body) // 2] if kind == "malformed_json" else body, _JSON)
 
 
 async def send_json(send: Send, status: int, document: Mapping[str, Any]) -> None:
@@ -75,12 +112,14 @@ async def _refuse(send: Send, *, limited: bool, retry_after: float | None) -> No
     )
 
 
-async def _hang(receive: Receive, seconds: float) -> None:
+async def _hang(receive: Receive, seconds: float) -> bool:
+    """Whether the client left meanwhile."""
     try:
         async with asyncio.timeout(seconds):
             await _until_gone(receive)
     except TimeoutError:
-        return
+        return False
+    return True
 
 
 async def _until_gone(receive: Receive) -> None:
@@ -100,15 +139,14 @@ async def _stream(
     events: list[dict[str, Any]],
     kind: str | None,
     interval: float,
-) -> None:
-    """Half of the events, then the end that the fault says; or all of them."""
-    broken = kind in {"reset", "truncated_body", "malformed_json"}
-    sent = events[: len(events) // 2] if broken else events
+) -> bool:
+    """Half of the events, then the end that the fault says; or all of them. False when the client left."""
+    sent = events[: len(events) // 2] if kind in BROKEN_OFF else events
     await _start(send, 200, (b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache"))
     for event in sent:
         await _part(send, b"data: " + orjson.dumps(event) + b"\n\n")
-        if interval:
-            await asyncio.sleep(interval)
+        if interval and await _hang(receive, interval):
+            return False
     if kind == "reset":
         await _reset(scope, receive)
     elif kind == "truncated_body":
@@ -117,6 +155,7 @@ async def _stream(
         last = b'data: {"choices": [{"del\n\n' if kind == "malformed_json" else b"data: [DONE]\n\n"
         await _part(send, last)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+    return True
 
 
 async def _part(send: Send, data: bytes) -> None:

@@ -14,6 +14,7 @@ from dspex.providers.language_models.simulator.answers import (
     write_fields,
 )
 from dspex.providers.language_models.simulator.draws import Draws, digest
+from dspex.providers.language_models.simulator.embeddings import DEFAULT_DIMENSIONS, embed
 from dspex.providers.language_models.simulator.faults import Fault, FaultRule, Latency, find_fault
 from dspex.providers.language_models.simulator.prompts import Prompt, read_prompt
 from dspex.providers.language_models.simulator.proposing import propose_fields, propose_text
@@ -79,6 +80,16 @@ class Outcome:
     fault: Fault | None
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """What happens to one call for embeddings, as with `Outcome`."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    tokens: int
+    delay: float
+    fault: Fault | None
+
+
 class Simulator:
     """Answers calls and remembers what it was asked. One event loop; not for several threads."""
 
@@ -96,6 +107,7 @@ class Simulator:
         self._script = ScriptReader(self.options.script)
         self._faults: Sequence[FaultRule] = self.options.faults
         self._latency = self.options.latency
+        self.chunk_interval = self.options.chunk_interval
         self._repetitions: dict[bytes, int] = {}
 
     def set_script(self, script: Script) -> None:
@@ -106,6 +118,10 @@ class Simulator:
 
     def set_latency(self, latency: Latency) -> None:
         self._latency = latency
+
+    def left(self) -> None:
+        """Counts a client that did not wait for the end of a stream."""
+        self.counts["left"] = self.counts.get("left", 0) + 1
 
     def answer(self, call: SimulatedCall, body: object = None) -> Outcome:
         """Decide one call. `body` is what is kept of it: the request as it came.
@@ -145,6 +161,21 @@ class Simulator:
             answers=tuple(answers),
             usage=_usage(call.messages, answers),
             fault=fault,
+        )
+
+    def embed(self, texts: Sequence[str], dimensions: int | None = None, body: object = None) -> Embedded:
+        """The vectors of texts, DEFAULT_DIMENSIONS long unless told. Delay and fault depend on how many such calls
+
+        there were; of the faults, those that concern the text do not strike.
+        """
+        number = self.counts["embeddings"]
+        self.counts["embeddings"] += 1
+        self.bodies.append(body)
+        return Embedded(
+            tuple(embed(text, dimensions or DEFAULT_DIMENSIONS) for text in texts),
+            sum(map(count_tokens, texts)),
+            self._latency.seconds(self.options.seed, number),
+            find_fault(self._faults, self.options.seed, number),
         )
 
     def _count_repetition(self, call: SimulatedCall, key: bytes) -> int:

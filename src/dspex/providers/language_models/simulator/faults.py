@@ -23,6 +23,11 @@ FaultKind = Literal[
 ]
 
 
+# What of a streamed answer comes before the fault: nothing of it, or half.
+NOTHING_SENT = frozenset[FaultKind]({"rate_limit", "server_error", "hang", "garbage_body"})
+BROKEN_OFF = frozenset[FaultKind]({"reset", "truncated_body", "malformed_json"})
+
+
 class Fault(BaseModel):
     """`retry_after` goes with rate_limit and server_error, `seconds` with hang; both in seconds."""
 

@@ -22,7 +22,8 @@ class Rule(BaseModel):
     `contains` and `pattern` look at the last user message, `calls` at the call's number since the last
     reset (from 0), `output` at the names of the prompt's output fields, `inputs` at its input values, which
     must be equal. `times` limits how often the rule may be used. One of `text`, `fields`, `fault` is the
-    answer; output fields that `fields` leaves out are drawn as usual.
+    answer; output fields that `fields` leaves out are drawn as usual. A `fault` may go with a `text`, of which a
+    stream that breaks off tells half.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,8 +50,9 @@ class Rule(BaseModel):
 
     @model_validator(mode="after")
     def _one_answer(self) -> "Rule":
-        if sum(value is not None for value in (self.text, self.fields, self.fault)) != 1:
-            raise ValueError("give exactly one of text, fields, fault")
+        given = [self.text is not None, self.fields is not None, self.fault is not None]
+        if sum(given) != 1 and given != [True, False, True]:
+            raise ValueError("give exactly one of text, fields, fault; or a text that a fault breaks off")
         return self
 
     def matches(self, call: int, last_user: str, prompt: Prompt | None) -> bool:

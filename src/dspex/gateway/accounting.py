@@ -1,0 +1,71 @@
+"""What a call may take, before it is made; and which calls it came to."""
+
+from dataclasses import replace
+from typing import Generic, Self
+
+from dspex.gateway.pipeline import Passage, Q, R
+from dspex.gateway.records import EmbeddingRequest, LanguageModelCall, LanguageModelRequest, Usage
+from dspex.kit import json
+
+# English takes about four bytes a token, code and most other scripts three: rather too many than too few.
+BYTES_PER_TOKEN = 3
+TOKENS_OF_A_MESSAGE = 8
+# Reserved for the reply to a request that sets no max_tokens.
+OUTPUT_TOKENS = 4096
+
+
+def estimate(request: LanguageModelRequest | EmbeddingRequest) -> Usage:
+    """The prompt's tokens, by its size, and the most that the reply may have; of embeddings the texts' tokens."""
+    if isinstance(request, EmbeddingRequest):
+        texts = -(-sum(map(_bytes, request.texts)) // BYTES_PER_TOKEN) + len(request.texts)
+        return Usage(texts, 0, texts)
+    size = sum(_bytes(message.content) for message in request.messages)
+    for part in (request.options.response_format, request.options.extensions):
+        if part:
+            size += len(json.dumps(part))
+    prompt = -(-size // BYTES_PER_TOKEN) + TOKENS_OF_A_MESSAGE * len(request.messages)
+    reply = request.options.max_tokens or OUTPUT_TOKENS
+    return Usage(prompt, reply, prompt + reply)
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
+
+
+class _OfOneCall(list[LanguageModelCall]):
+    """A list that only one call appends to."""
+
+
+class CallsApart(Generic[Q, R]):
+    """Lets a step see what its call came to, also when other calls of the execution run at the same time.
+
+    The call is to proceed with `passage`, whose `context.calls` are its own; on leaving they are appended to the
+    given ones.
+    """
+
+    __slots__ = ("_before", "_given", "_own", "passage")
+
+    def __init__(self, passage: Passage[Q, R]) -> None:
+        self.passage = passage
+        self._given = self._own = passage.context.calls
+        if type(self._own) is not _OfOneCall:
+            self._own = _OfOneCall()
+            self.passage = replace(passage, context=replace(passage.context, calls=self._own))
+        self._before = len(self._own)
+
+    @property
+    def calls(self) -> list[LanguageModelCall]:
+        """The attempts made since then."""
+        return self._own[self._before :]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._own is not self._given:
+            self._given.extend(self._own)
+
+
+def given_up(call: LanguageModelCall) -> bool:
+    """Whether the model was asked, but its answer not waited for: it may go on, and be paid for."""
+    return call.error is not None and call.error["kind"] in ("cancelled", "timeout")
