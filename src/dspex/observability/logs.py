@@ -2,13 +2,45 @@
 
 import logging
 import sys
+from contextvars import ContextVar, Token
 from typing import Literal
 
 import structlog
 
+from dspex.observability.masking import mask
+
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+# Request and trace. One variable of our own: setting it costs a tenth of what structlog's binding does.
+_Request = tuple[str, str | None] | None
+_request: ContextVar[_Request] = ContextVar("request", default=None)
+
+
+def entered(request_id: str, trace_id: str | None) -> Token[_Request]:
+    """From here to `left` every line of this task, and of tasks that it starts, is the request's."""
+    return _request.set((request_id, trace_id))
+
+
+def left(token: Token[_Request]) -> None:
+    _request.reset(token)
+
+
+def _add_request(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    current = _request.get()
+    if current is not None:
+        request_id, trace_id = current
+        event.setdefault("request_id", request_id)
+        if trace_id is not None:
+            event.setdefault("trace_id", trace_id)
+    return event
+
+
+class _Masking(structlog.stdlib.ProcessorFormatter):
+    """Masks secrets in the whole line as it is written: event, members, traceback, whoever logged it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return mask(super().format(record))
 
 
 def is_console(form: Format) -> bool:
@@ -19,7 +51,7 @@ def configure_logs(level: Level, form: Format) -> None:
     """Sends everything, also what libraries log, to standard error. `auto` is console on a terminal."""
     console = is_console(form)
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _add_request,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -38,7 +70,7 @@ def configure_logs(level: Level, form: Format) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        _Masking(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *exceptions, renderer],
         )

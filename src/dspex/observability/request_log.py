@@ -8,6 +8,7 @@ import orjson
 import structlog
 
 from dspex.observability.logs import Format, Level, is_console
+from dspex.observability.masking import mask
 
 log = structlog.get_logger(__name__)
 
@@ -21,6 +22,7 @@ class RequestLog(Protocol):
         duration_ms: float,
         request_id: str,
         execution_id: str | None,
+        trace_id: str | None = None,
     ) -> None:
         """`route` is the path's template, so that lines can be counted by it."""
         ...
@@ -40,6 +42,7 @@ class JsonLines:
         duration_ms: float,
         request_id: str,
         execution_id: str | None,
+        trace_id: str | None = None,
     ) -> None:
         line = {
             "event": "request",
@@ -49,10 +52,13 @@ class JsonLines:
             "route": route,
             "status": status,
             "duration_ms": round(duration_ms, 3),
-            "request_id": request_id,
+            # The caller's own words, the only ones in a line.
+            "request_id": mask(request_id),
         }
         if execution_id is not None:
             line["execution_id"] = execution_id
+        if trace_id is not None:
+            line["trace_id"] = trace_id
         try:
             self._stream.write(orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE))
             self._stream.flush()
@@ -62,7 +68,13 @@ class JsonLines:
 
 
 def _console(
-    method: str, route: str, status: int, duration_ms: float, request_id: str, execution_id: str | None
+    method: str,
+    route: str,
+    status: int,
+    duration_ms: float,
+    request_id: str,
+    execution_id: str | None,
+    trace_id: str | None = None,
 ) -> None:
     log.info(
         "request",
@@ -72,6 +84,7 @@ def _console(
         duration_ms=round(duration_ms, 3),
         request_id=request_id,
         execution_id=execution_id,
+        **({} if trace_id is None else {"trace_id": trace_id}),
     )
 
 

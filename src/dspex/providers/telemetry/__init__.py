@@ -1,0 +1,1 @@
+"""Ways out for what is observed: OTLP collectors and Sentry."""
