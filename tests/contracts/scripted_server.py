@@ -61,14 +61,13 @@ class ScriptedServer:
         if self.mode == "noise":
             writer.write(b"\x00\x01 this is not HTTP\r\n\r\n")
             return False
-        length = len(self.body) + (100 if self.mode == "half" else 0)
-        extra = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
-        writer.write(
-            f"HTTP/1.1 {self.status} Said\r\ncontent-type: application/json\r\n"
-            f"content-length: {length}\r\n{extra}\r\n".encode()
-            + self.body
-        )
+        length = len(self.body) + (100 if self.mode in ("half", "stall") else 0)
+        headers = {"content-type": "application/json", **self.headers, "content-length": str(length)}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        writer.write(f"HTTP/1.1 {self.status} Said\r\n{lines}\r\n".encode() + self.body)
         await writer.drain()
+        if self.mode == "stall":
+            await reader.read()
         return self.mode == "answer"
 
 

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dspex.executions.records import (
+    COST_GROUPS,
     PAGE_SIZE,
     SORTS,
     Execution,
@@ -29,6 +30,7 @@ EVERYTHING = execution(
     version=3,
     compiled_digest="c" * 64,
     session_id="sitzung-ü",
+    key_id="abcdefghijkl",
     inputs={"z": 1, "a": {"y": 2**70, "b": [True, None, 1.5]}, "nul": "\x00", "half": "\udc00"},
     outputs={"second": "", "first": "text"},
     error=ExecutionError("unavailable", "lm_rate_limited", "LMRateLimitError", "slow\x00down", 2.5),
@@ -48,6 +50,7 @@ EVERYTHING = execution(
     metadata={"tags": ["x"]},
     violations=({"pointer": "/outputs/p", "code": "le", "message": "too large"},),
     calls=({"model": "m", "reply": "[[ ## answer ## ]]\x00"}, {"model": "m", "reply": None}),
+    steps=({"name": "one", "status": "completed", "outputs": {"z": "\x00", "a": 2**70}}, {"name": "two"}),
 )
 
 
@@ -82,12 +85,12 @@ async def test_a_project_sees_only_its_own(stores: Stores) -> None:
     assert await stores.executions.get("default", "same") == mine
     assert await stores.executions.get("other", "same") == theirs
     assert await listed(stores, ExecutionFilter()) == ["same"]
-    assert [line.program for line in await costs(stores)] == ["qa"]
+    assert [line.group["program"] for line in await costs(stores)] == ["qa"]
 
 
 async def costs(stores: Stores, **where: Any) -> Any:
     return await stores.executions.costs(
-        "default", **{"program": None, "since": None, "until": None, **where}
+        "default", **{"by": COST_GROUPS, "program": None, "since": None, "until": None, **where}
     )
 
 
@@ -112,6 +115,7 @@ async def test_every_filter_selects(stores: Stores) -> None:
         "status": execution(id="status", status="failed"),
         "session_id": execution(id="session_id", session_id="s\x00"),
         "request_id": execution(id="request_id", request_id="r"),
+        "key_id": execution(id="key_id", key_id="k"),
     }
     await stores.executions.save([base, *others.values()])
     for name, one in others.items():
@@ -163,7 +167,7 @@ async def test_a_cursor_of_another_order_is_refused(stores: Stores) -> None:
 async def test_a_list_leaves_the_traces_out(stores: Stores) -> None:
     await stores.executions.save([EVERYTHING])
     page = await stores.executions.list("default", ExecutionFilter(), sort="created_at", limit=9, cursor=None)
-    assert page.data == (replace(EVERYTHING, calls=()),)
+    assert page.data == (replace(EVERYTHING, calls=(), steps=()),)
 
 
 async def test_large_records_make_short_pages(stores: Stores) -> None:
@@ -230,32 +234,49 @@ async def test_absurd_token_counts_do_not_break_the_sums(stores: Stores) -> None
     assert found.output_tokens == 2
 
 
-async def test_costs_by_day_program_and_model(stores: Stores) -> None:
+async def test_costs_by_day_program_model_and_key(stores: Stores) -> None:
     usage = {"input_tokens": 10, "output_tokens": 2}
     late = NOON.replace(hour=23, minute=59)
     await stores.executions.save(
         [
-            execution(created_at=late, model="b", cost_usd=1.0, usage=usage),
-            execution(created_at=late, model="b", cost_usd=None, saved_usd=0.5, usage=usage),
+            execution(created_at=late, model="b", key_id="k", cost_usd=1.0, usage=usage),
+            execution(created_at=late, model="b", key_id="k", cost_usd=None, saved_usd=0.5, usage=usage),
             execution(created_at=late, model="a", cost_usd=2.0),
             execution(created_at=late, model=None),
             execution(created_at=late, program="Z", model="a", cost_usd=4.0),
             execution(created_at=late + minutes(1), model="a", cost_usd=8.0),
         ]
     )
-    lines = [
-        (line.day, line.program, line.model, line.cost_usd, line.unpriced) for line in await costs(stores)
-    ]
+    lines = [(*line.group.values(), line.cost_usd, line.unpriced) for line in await costs(stores)]
     assert lines == [
-        ("2026-02-01", "qa", "a", 8.0, 0),
-        ("2026-01-31", "Z", "a", 4.0, 0),
-        ("2026-01-31", "qa", None, 0.0, 1),
-        ("2026-01-31", "qa", "a", 2.0, 0),
-        ("2026-01-31", "qa", "b", 1.0, 1),
+        ("2026-02-01", "qa", "a", None, 8.0, 0),
+        ("2026-01-31", "Z", "a", None, 4.0, 0),
+        ("2026-01-31", "qa", None, None, 0.0, 1),
+        ("2026-01-31", "qa", "a", None, 2.0, 0),
+        ("2026-01-31", "qa", "b", "k", 1.0, 1),
     ]
     both = (await costs(stores, program="qa"))[-1]
     assert (both.executions, both.input_tokens, both.output_tokens, both.saved_usd) == (2, 20, 4, 0.5)
-    assert [line.day for line in await costs(stores, since=late + minutes(1))] == ["2026-02-01"]
+    assert [line.group["day"] for line in await costs(stores, since=late + minutes(1))] == ["2026-02-01"]
+    by_key = await costs(stores, by=("key",))
+    assert [(dict(line.group), line.executions, line.cost_usd) for line in by_key] == [
+        ({"key": None}, 4, 14.0),
+        ({"key": "k"}, 2, 1.0),
+    ]
+    newest_first = await costs(stores, by=("program", "day"))
+    assert [(line.group["day"], line.group["program"]) for line in newest_first] == [
+        ("2026-02-01", "qa"),
+        ("2026-01-31", "Z"),
+        ("2026-01-31", "qa"),
+    ]
+
+
+async def test_costs_by_nothing_are_one_line(stores: Stores) -> None:
+    (none,) = await costs(stores, by=())
+    assert (dict(none.group), none.executions, none.cost_usd) == ({}, 0, 0.0)
+    await stores.executions.save([execution(cost_usd=1.0), execution(cost_usd=2.0, program="other")])
+    (all_of_them,) = await costs(stores, by=())
+    assert (all_of_them.executions, all_of_them.cost_usd) == (2, 3.0)
 
 
 async def test_only_unfinished_rows_of_dead_nodes_are_failed(stores: Stores) -> None:

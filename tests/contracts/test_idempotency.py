@@ -9,9 +9,9 @@ import pytest
 
 from dspex.configuration.settings import Settings
 from dspex.executions.idempotency import Idempotency
-from dspex.executions.records import Execution, ExecutionStatus
+from dspex.executions.records import Execution, ExecutionError, ExecutionStatus, IdempotencyClaim
 from dspex.kit.clock import SystemClock
-from dspex.kit.errors import Unavailable
+from dspex.kit.errors import Conflict, Exhausted, Unavailable
 from dspex.storage.opening import open_database
 from tests.contracts.conftest import Stores
 from tests.contracts.test_recorder import write_lock
@@ -39,7 +39,7 @@ class Runs:
 def idempotency(stores: Any) -> Idempotency:
     hour = timedelta(hours=1)
     clock = SystemClock()
-    return Idempotency(stores.executions, stores.nodes, clock, "n", dead_after=hour, stale_after=hour)
+    return Idempotency(stores.executions, stores.nodes, clock, "n", dead_after=hour)
 
 
 @pytest.mark.parametrize("leave", [asyncio.CancelledError(), Unavailable("away", code="x")], ids=repr)
@@ -49,16 +49,31 @@ async def test_what_is_on_record_is_not_run_again(
 ) -> None:
     keys, runs = idempotency(stores), Runs(stores, status, leave)
     with pytest.raises(type(leave)):
-        await keys.run("default", "k", "d", runs)
-    answer, replayed = await keys.run("default", "k", "d", runs)
+        await keys.run("default", "k", "d", runs, timeout_s=60)
+    answer, replayed = await keys.run("default", "k", "d", runs, timeout_s=60)
     assert replayed and [answer.id] == runs.ids
+
+
+async def test_what_another_node_has_on_record_as_running_is_not_run_again(stores: Stores) -> None:
+    now = SystemClock().now()
+    await stores.nodes.beat("other", now)
+    claim = IdempotencyClaim("default", "k", "d", "e1", "other", now)
+    assert await stores.executions.claim(claim) == claim
+    await stores.recorder.record(execution(id="e1", status="running", node="other"))
+    keys, runs = idempotency(stores), Runs(stores)
+    with pytest.raises(Conflict) as refused:
+        await keys.run("default", "k", "d", runs, timeout_s=60)
+    assert (refused.value.code, runs.ids) == ("idempotency_in_progress", [])
+    await stores.recorder.record(execution(id="e1", node="other"))
+    answer, replayed = await keys.run("default", "k", "d", runs, timeout_s=60)
+    assert (answer.id, replayed, runs.ids) == ("e1", True, [])
 
 
 async def test_a_recorded_cancellation_frees_the_key(stores: Stores) -> None:
     keys, runs = idempotency(stores), Runs(stores, "cancelled", asyncio.CancelledError())
     with pytest.raises(asyncio.CancelledError):
-        await keys.run("default", "k", "d", runs)
-    _, replayed = await keys.run("default", "k", "another body", runs)
+        await keys.run("default", "k", "d", runs, timeout_s=60)
+    _, replayed = await keys.run("default", "k", "another body", runs, timeout_s=60)
     assert not replayed and len(set(runs.ids)) == 2
 
 
@@ -73,8 +88,8 @@ async def test_while_the_store_is_silent_the_claim_stays(
     with monkeypatch.context() as patched:
         patched.setattr(stores.executions, "get", silent)
         with pytest.raises(asyncio.CancelledError):
-            await keys.run("default", "k", "d", runs)
-    assert (await keys.run("default", "k", "d", runs))[1]
+            await keys.run("default", "k", "d", runs, timeout_s=60)
+    assert (await keys.run("default", "k", "d", runs, timeout_s=60))[1]
     assert len(runs.ids) == 1
 
 
@@ -89,7 +104,7 @@ async def test_a_cancellation_while_the_record_is_committed(sqlite_url: str, can
             await locked.wait()
             return await runs(execution_id)
 
-        task = asyncio.create_task(keys.run("default", "k", "d", execute))
+        task = asyncio.create_task(keys.run("default", "k", "d", execute, timeout_s=60))
         await ready.wait()
         async with write_lock(sqlite_url):
             locked.set()
@@ -101,7 +116,7 @@ async def test_a_cancellation_while_the_record_is_committed(sqlite_url: str, can
             assert not task.done()
         with pytest.raises(asyncio.CancelledError):
             await task
-        answer, replayed = await keys.run("default", "k", "d", runs)
+        answer, replayed = await keys.run("default", "k", "d", runs, timeout_s=60)
         assert replayed and [answer.id] == runs.ids
 
 
@@ -118,3 +133,66 @@ async def test_a_cancelled_caller_hears_of_it_after_the_commit(database_url: str
             assert task.done()
             if steps or not cancelled:
                 assert await database.executions.get("default", one.id) == one
+
+
+async def test_those_who_wait_get_the_answer_that_they_waited_for(stores: Stores) -> None:
+    keys, gate, runs = idempotency(stores), asyncio.Event(), []
+
+    async def execute(execution_id: str) -> Execution:
+        runs.append(execution_id)
+        await gate.wait()
+        # Not recorded yet when it is acknowledged: as with relaxed durability.
+        return execution(id=execution_id)
+
+    asked = [asyncio.create_task(keys.run("default", "k", "d", execute, timeout_s=60)) for _ in range(20)]
+    while not runs:
+        await asyncio.sleep(0)
+    gate.set()
+    answers = await asyncio.gather(*asked)
+    assert {one.id for one, _ in answers} == set(runs)
+    assert [replayed for _, replayed in answers].count(False) == 1
+
+
+async def test_not_more_wait_than_a_node_can_hold(stores: Stores, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dspex.executions.idempotency.MOST_WAITING", 2)
+    keys, gate = idempotency(stores), asyncio.Event()
+
+    async def execute(execution_id: str) -> Execution:
+        await gate.wait()
+        return execution(id=execution_id)
+
+    asked = [asyncio.create_task(keys.run("default", "k", "d", execute, timeout_s=60)) for _ in range(4)]
+    done, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+    (refused,) = done
+    with pytest.raises(Exhausted) as error:
+        refused.result()
+    assert (error.value.code, error.value.retry_after) == ("too_many_waiting", 1)
+    gate.set()
+    await asyncio.gather(*(task for task in asked if task is not refused))
+
+
+@pytest.mark.parametrize(
+    ("kind", "calls", "again"),
+    [
+        ("unavailable", (), True),
+        ("exhausted", ({"error": {"code": "lm_rate_limited"}},), True),
+        ("unavailable", ({"error": None}, {"error": {"code": "lm_unreachable"}}), False),
+        ("timeout", (), False),
+        ("invalid", (), False),
+    ],
+)
+async def test_what_was_only_turned_away_is_tried_again(
+    stores: Stores, kind: str, calls: tuple[Any, ...], again: bool
+) -> None:
+    keys, runs = idempotency(stores), []
+
+    async def execute(execution_id: str) -> Execution:
+        runs.append(execution_id)
+        error = ExecutionError(kind, "breaker_open", "BreakerOpen", "Try again in 4 s.", 4)
+        done = execution(id=execution_id, status="failed", error=error, calls=calls)
+        await stores.recorder.record(done)
+        return done
+
+    await keys.run("default", "k", "d", execute, timeout_s=60)
+    _, replayed = await keys.run("default", "k", "d", execute, timeout_s=60)
+    assert (len(runs), replayed) == ((2, False) if again else (1, True))

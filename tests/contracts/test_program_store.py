@@ -28,7 +28,10 @@ def deployment(of: Version, minute: int = 0) -> Deployment:
 
 async def test_a_program_comes_back_as_it_was_stored(stores: Stores) -> None:
     one = await added(
-        stores, description="Antworten\x00", settings=ProgramSettings(2.5, "fail"), archived_at=NOON
+        stores,
+        description="Antworten\x00",
+        settings=ProgramSettings(2.5, "fail", "digest", "deployment"),
+        archived_at=NOON,
     )
     assert await stores.programs.get("default", "qa") == one
     assert await stores.programs.get("other", "qa") is None
@@ -206,3 +209,25 @@ async def test_compiled_documents_keep_their_order_and_their_first_content(store
     assert (list(found.document), list(found.document["z"])) == (["z", "m"], ["b", "a"])
     assert list(found.saved_state) == ["y", "x"]
     assert await stores.programs.compiled("other", "d") is None
+    assert await stores.programs.have_compiled("default", ["e", "d", "f"]) == {"d"}
+    assert await stores.programs.have_compiled("default", []) == set()
+    assert await stores.programs.have_compiled("other", ["d"]) == set()
+
+
+async def test_what_answers_is_told_for_all_projects(stores: Stores) -> None:
+    expected = {}
+    for project in ("default", "other"):
+        one = await added(stores, project=project)
+        for minute in (1, 2):
+            newest = await ready(stores, one, f"d{minute}")
+            await stores.programs.deploy(one, newest, deployment(newest, minute))
+        await ready(stores, one, "d3")
+        expected[project] = ("qa", replace(newest, status="deployed"))
+    bare = await added(stores, name="bare")
+    await ready(stores, bare, "d1")
+    gone = await added(stores, name="gone")
+    last = await ready(stores, gone, "d1")
+    await stores.programs.deploy(gone, last, replace(deployment(last), id="last"))
+    await stores.programs.update(replace(gone, archived_at=NOON))
+    found = await stores.programs.deployed()
+    assert sorted(found, key=lambda one: one[1].project) == [expected["default"], expected["other"]]

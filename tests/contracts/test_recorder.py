@@ -14,6 +14,7 @@ from dspex.executions.records import ExecutionFilter
 from dspex.kit.errors import Internal, Unavailable
 from dspex.storage import execution_writer
 from dspex.storage.opening import Database, open_database
+from dspex.storage.sqlite import file as sqlite
 from tests.making import execution
 
 
@@ -66,6 +67,15 @@ async def test_leaving_commits_what_was_acknowledged_early(database_url: str) ->
             await database.recorder.record(one)
     async with opened(database_url) as database:
         assert await stored_ids(database) == {one.id for one in many}
+
+
+async def test_what_has_to_be_certain_is_there_when_it_is_acknowledged(database_url: str) -> None:
+    async with opened(database_url, "relaxed") as database, opened(database_url) as onlooker:
+        early = [asyncio.create_task(database.recorder.record(execution())) for _ in range(300)]
+        await asyncio.gather(*early)
+        certain = execution()
+        await database.recorder.record(certain, certain=True)
+        assert certain.id in await stored_ids(onlooker)
 
 
 async def test_a_later_record_replaces_the_earlier(database_url: str) -> None:
@@ -122,3 +132,77 @@ async def test_nothing_is_taken_while_shutting_down(database_url: str) -> None:
         await database.recorder.close()
         with pytest.raises(Unavailable, match="shutting down"):
             await database.recorder.record(execution())
+
+
+async def test_what_is_recorded_behind_is_there_soon_and_after_leaving(database_url: str) -> None:
+    many = [execution() for _ in range(300)]
+    async with opened(database_url) as database:
+        for one in many:
+            await database.recorder.record(one, behind=True)
+        # In the order of the queue: once this one is committed, those before are.
+        await database.recorder.record(execution(id="last"))
+        assert await stored_ids(database) == {one.id for one in many} | {"last"}
+        late = [execution() for _ in range(300)]
+        for one in late:
+            await database.recorder.record(one, behind=True)
+    async with opened(database_url) as database:
+        assert {one.id for one in (*many, *late)} < await stored_ids(database)
+
+
+async def test_what_was_acknowledged_waits_for_a_database_that_is_away(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(execution_writer, "AGAIN_S", 0.01)
+    async with opened(sqlite_url) as database:
+        behind = [execution() for _ in range(10)]
+        async with write_lock(sqlite_url):
+            for one in behind:
+                await database.recorder.record(one, behind=True)
+            with pytest.raises(Unavailable):
+                await database.recorder.record(execution())
+        await database.recorder.record(execution(id="last"))
+        assert await stored_ids(database) == {one.id for one in behind} | {"last"}
+
+
+async def test_behind_a_full_queue_it_waits_for_a_place(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution_writer, "QUEUE", 3)
+    monkeypatch.setattr(execution_writer, "ROOM_S", 0.05)
+    async with opened(sqlite_url) as database:
+        async with write_lock(sqlite_url):
+            # Three leave the queue for the writer, three more fill it.
+            for _ in range(6):
+                await database.recorder.record(execution(), behind=True)
+            with pytest.raises(Unavailable) as refused:
+                await database.recorder.record(execution(), behind=True)
+            assert refused.value.code == "recorder_full"
+            monkeypatch.setattr(execution_writer, "ROOM_S", 30)
+            waiting = asyncio.create_task(database.recorder.record(execution(id="patient"), behind=True))
+            await asyncio.sleep(0.01)
+            assert not waiting.done()
+        await waiting
+        await database.recorder.record(execution(id="last"))
+        ids = await stored_ids(database)
+        assert len(ids) == 8 and {"patient", "last"} < ids
+
+
+async def test_while_commits_fail_a_model_need_not_be_asked(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.02)
+    monkeypatch.setattr(execution_writer, "AWAY_S", 0.2)
+    async with opened(sqlite_url) as database:
+        database.recorder.check()
+        async with write_lock(sqlite_url):
+            with pytest.raises(Unavailable):
+                await database.recorder.record(execution())
+            with pytest.raises(Unavailable) as refused:
+                database.recorder.check()
+            assert refused.value.code == "database_unavailable"
+        # Somebody has to find out that it is back.
+        await asyncio.sleep(0.25)
+        database.recorder.check()
+        await database.recorder.record(execution())
+        database.recorder.check()

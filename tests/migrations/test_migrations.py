@@ -12,7 +12,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from dspex.access.records import AuditEntry, Key
 from dspex.configuration.settings import Settings
+from dspex.executions.feedback.records import Feedback
+from dspex.executions.records import Execution
+from dspex.gateway.budgeting import Account, Holding
 from dspex.kit.errors import Conflict
 from dspex.programs.records import CompiledDocument, Deployment
 from dspex.storage import migrations
@@ -21,7 +25,7 @@ from dspex.storage.migrations import HEAD, REVISIONS, config, current, downgrade
 from dspex.storage.opening import open_database
 from dspex.storage.sessions import Sessions
 from dspex.storage.tables import metadata
-from tests.making import NOON, execution, program, version
+from tests.making import NOON, dataset, execution, program, row, version
 
 
 def on(url: str, use: Callable[[sa.Connection], Any]) -> Any:
@@ -47,6 +51,15 @@ async def fill(url: str) -> None:
         await database.programs.add_compiled(CompiledDocument("c", "default", {"a": 1}, {}, NOON))
         await database.recorder.record(execution(id="e"))
         await database.nodes.beat("n", NOON)
+        account = Account("default", "program", "qa", "total")
+        await database.budgets.book(Holding(account, "n", 1, 2), at=NOON, limit=9, wanted=1)
+        await database.datasets.stage(examples := dataset())
+        await database.datasets.add("default", examples.id, [row(1)])
+        await database.datasets.publish([examples])
+        judged = Feedback("f", "default", "e", NOON, score=1.0, correction={"answer": "x"})
+        assert await database.feedback.add(judged, most=1)
+        assert await database.keys.add_first(Key("k", "default", "n", "admin", None, "d", NOON, "cli"))
+        await database.audit.add(AuditEntry("a", "default", NOON, "cli", "key.create", "n", "done"))
 
 
 def test_up_down_and_up_with_data(empty_database_url: str) -> None:
@@ -64,6 +77,21 @@ def test_up_down_and_up_with_data(empty_database_url: str) -> None:
     ]
     upgrade(empty_database_url)
     asyncio.run(fill(empty_database_url))
+
+
+def test_executions_of_before_there_were_pipelines_have_no_steps(empty_database_url: str) -> None:
+    upgrade(empty_database_url)
+    asyncio.run(fill(empty_database_url))
+    downgrade(empty_database_url, "0001")
+    upgrade(empty_database_url)
+
+    async def read() -> Execution | None:
+        async with open_database(Settings(database_url=empty_database_url)) as database:
+            return await database.executions.get("default", "e")
+
+    kept = asyncio.run(read())
+    assert kept is not None
+    assert (kept.inputs, kept.steps) == ({"question": "why?"}, ())
 
 
 def test_the_migrations_make_the_tables_that_the_code_expects(empty_database_url: str) -> None:

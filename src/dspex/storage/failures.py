@@ -3,8 +3,6 @@
 import sqlite3
 from typing import Final
 
-from sqlalchemy import exc
-
 from dspex.kit.errors import Unavailable
 
 # https://www.sqlite.org/rescode.html; the primary code is the low byte.
@@ -46,18 +44,10 @@ def unavailable(reason: str) -> Unavailable:
 
 
 def as_unavailable(error: BaseException) -> Unavailable | None:
-    """The public error for a database that is down, full, locked or in need of care; None for others."""
-    if isinstance(error, exc.TimeoutError):
-        return unavailable("all connections are busy; raise pool_size in DATABASE_URL or lower the load")
-    if isinstance(error, exc.DBAPIError):
-        broken = error.connection_invalidated
-        return _of_driver(error.orig) or (unavailable("the connection broke") if broken else None)
-    return _of_driver(error)
+    """The public error for a driver's: a database that is down, full, locked or in need of care.
 
-
-def _of_driver(error: BaseException | None) -> Unavailable | None:
-    if error is None:
-        return None
+    None for others.
+    """
     if isinstance(error, sqlite3.Error):
         reason = _SQLITE.get((getattr(error, "sqlite_errorcode", None) or 0) & 0xFF)
         if reason is None and "no such table" in str(error):

@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import NewType
+from typing import NewType, cast
 
 import sqlalchemy as sa
 import structlog
+from sqlalchemy import exc
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.pool import QueuePool
 
+from dspex.kit.errors import Unavailable
 from dspex.storage.dialects import Dialect
-from dspex.storage.failures import as_unavailable
+from dspex.storage.failures import as_unavailable, unavailable
 
 log = structlog.get_logger(__name__)
 CLOSE_TIMEOUT_S = 5.0
@@ -49,10 +52,15 @@ class Sessions:
             if writes:
                 self.dialect.check_place()
         except Exception as error:
-            public = as_unavailable(error)
+            public = _public(error)
             if public is None:
                 raise
             raise public from error
+
+    def connections(self) -> tuple[int, int, int]:
+        """Of the pool: in use, idle, and how many there may be."""
+        pool = cast(QueuePool, self._engine.pool)
+        return pool.checkedout(), pool.checkedin(), pool.size()
 
     async def ping(self) -> None:
         """Raises Unavailable while the database does not answer."""
@@ -66,3 +74,13 @@ class Sessions:
                 await self._engine.dispose()
         except TimeoutError:
             log.warning("database_did_not_say_goodbye", waited_s=CLOSE_TIMEOUT_S)
+
+
+def _public(error: Exception) -> Unavailable | None:
+    """As `as_unavailable`, for what SQLAlchemy raises itself or makes of a driver's error."""
+    if isinstance(error, exc.TimeoutError):
+        return unavailable("all connections are busy; raise pool_size in DATABASE_URL or lower the load")
+    if isinstance(error, exc.DBAPIError):
+        known = None if error.orig is None else as_unavailable(error.orig)
+        return known or (unavailable("the connection broke") if error.connection_invalidated else None)
+    return as_unavailable(error)

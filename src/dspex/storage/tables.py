@@ -1,4 +1,4 @@
-"""The tables. Every row belongs to a project, except nodes, which serve all of them.
+"""The tables. Every row belongs to a project, except nodes and their signals, which serve all of them.
 
 JSON columns are `json` on PostgreSQL, not `jsonb`: the order of keys is part of a prompt.
 """
@@ -59,6 +59,7 @@ program_versions = sa.Table(
     _text("error", null=True),
     _text("compiled_digest", null=True),
     _text("parent_id", null=True),
+    _json("signature", null=True),
     sa.PrimaryKeyConstraint("project", "id", name="program_versions_pkey"),
     sa.UniqueConstraint("project", "program_id", "number", name="program_versions_number"),
     sa.UniqueConstraint("project", "program_id", "digest", name="program_versions_digest"),
@@ -112,6 +113,7 @@ executions = sa.Table(
     sa.Column("version", sa.Integer, nullable=True),
     _text("compiled_digest", null=True),
     _text("session_id", null=True),
+    _text("key_id", null=True),
     _at("started_at", null=True),
     _at("completed_at", null=True),
     _number("duration_ms", null=True),
@@ -134,22 +136,27 @@ executions = sa.Table(
     _json("inputs"),
     _json("outputs", null=True),
     _json("calls"),
+    sa.Column("steps", sa.JSON, nullable=False, server_default="[]"),
     sa.PrimaryKeyConstraint("project", "id", name="executions_pkey"),
     sa.Index("executions_created", "project", "created_at", "id"),
     sa.Index("executions_program", "project", "program", "created_at", "id"),
     sa.Index("executions_request", "project", "request_id", "created_at", "id"),
 )
-# Partial: most executions have no session, and nearly all complete.
+# Partial: most executions have no session, none on a loopback address a key, and nearly all complete.
+for _name, _column in (
+    ("executions_session", executions.c.session_id),
+    ("executions_key", executions.c.key_id),
+):
+    sa.Index(
+        _name,
+        executions.c.project,
+        _column,
+        executions.c.created_at,
+        executions.c.id,
+        sqlite_where=_column.is_not(None),
+        postgresql_where=_column.is_not(None),
+    )
 NOT_COMPLETED = executions.c.status != sa.literal_column("'completed'")
-sa.Index(
-    "executions_session",
-    executions.c.project,
-    executions.c.session_id,
-    executions.c.created_at,
-    executions.c.id,
-    sqlite_where=executions.c.session_id.is_not(None),
-    postgresql_where=executions.c.session_id.is_not(None),
-)
 sa.Index(
     "executions_not_completed",
     executions.c.project,
@@ -181,6 +188,19 @@ nodes = sa.Table(
     sa.PrimaryKeyConstraint("node", name="nodes_pkey"),
 )
 
+# Ids are never used again, and in the order of commits: a reader asks for what is above the last it saw.
+signals = sa.Table(
+    "signals",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(), primary_key=True),
+    _at("sent_at"),
+    _text("node"),
+    _text("topic"),
+    _json("payload"),
+    sa.Index("signals_sent", "sent_at"),
+    sqlite_autoincrement=True,
+)
+
 signatures = sa.Table(
     "signatures",
     metadata,
@@ -193,4 +213,206 @@ signatures = sa.Table(
     _at("created_at"),
     sa.PrimaryKeyConstraint("project", "name", "version", name="signatures_pkey"),
     sa.Index("signatures_digest", "project", "name", "digest"),
+)
+
+
+def _nanodollars(name: str) -> "sa.Column[int]":
+    return sa.Column(name, sa.BigInteger, nullable=False)
+
+
+# A row each for all nodes together, and for each node that holds some of it or has booked lately.
+budgets = sa.Table(
+    "budgets",
+    metadata,
+    _text("project"),
+    _text("scope"),
+    _text("name"),
+    _text("period"),
+    _nanodollars("limit"),
+    _nanodollars("spent"),
+    _nanodollars("held"),
+    _at("updated_at"),
+    sa.PrimaryKeyConstraint("project", "scope", "name", "period", name="budgets_pkey"),
+)
+
+budget_holdings = sa.Table(
+    "budget_holdings",
+    metadata,
+    _text("project"),
+    _text("scope"),
+    _text("name"),
+    _text("period"),
+    _text("node"),
+    _nanodollars("spent"),
+    _nanodollars("held"),
+    _at("updated_at"),
+    sa.PrimaryKeyConstraint("project", "scope", "name", "period", "node", name="budget_holdings_pkey"),
+)
+
+# Found by id alone when it is presented: nobody says which project it is of.
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    _text("project"),
+    _text("id"),
+    _text("name"),
+    _text("role"),
+    _json("scopes", null=True),
+    _text("digest"),
+    _at("created_at"),
+    _text("created_by"),
+    _at("expires_at", null=True),
+    _at("revoked_at", null=True),
+    _at("rotated_at", null=True),
+    _text("previous_digest", null=True),
+    _at("previous_until", null=True),
+    _at("last_used_at", null=True),
+    _json("rate_limit", null=True),
+    _json("budget", null=True),
+    sa.PrimaryKeyConstraint("id", name="api_keys_pkey"),
+    sa.Index("api_keys_created", "project", "created_at", "id"),
+)
+
+audit_log = sa.Table(
+    "audit_log",
+    metadata,
+    _text("project"),
+    _text("id"),
+    _at("at"),
+    _text("actor"),
+    _text("action"),
+    _text("target", null=True),
+    _text("outcome"),
+    _text("request_id", null=True),
+    _json("details"),
+    sa.PrimaryKeyConstraint("project", "id", name="audit_log_pkey"),
+    sa.Index("audit_log_newest", "project", "at", "id"),
+    sa.Index("audit_log_oldest", "at"),
+)
+
+jobs = sa.Table(
+    "jobs",
+    metadata,
+    _text("project"),
+    _text("id"),
+    _text("kind"),
+    _text("queue"),
+    _text("state"),
+    sa.Column("priority", sa.Integer, nullable=False),
+    _at("created_at"),
+    _at("due_at"),
+    _text("subject", null=True),
+    _text("author", null=True),
+    _text("parent", null=True),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("turn", sa.Integer, nullable=False),
+    _text("node", null=True),
+    sa.Column("cancel_asked", sa.Boolean, nullable=False),
+    _at("started_at", null=True),
+    _at("completed_at", null=True),
+    _json("progress", null=True),
+    _json("error", null=True),
+    _json("result", null=True),
+    _json("payload"),
+    sa.PrimaryKeyConstraint("project", "id", name="jobs_pkey"),
+    sa.Index("jobs_created", "project", "created_at", "id"),
+    sa.Index("jobs_completed", "completed_at"),
+)
+sa.Index(
+    "jobs_parent",
+    jobs.c.project,
+    jobs.c.parent,
+    sqlite_where=jobs.c.parent.is_not(None),
+    postgresql_where=jobs.c.parent.is_not(None),
+)
+# Partial: looked through again and again, and nearly all jobs are over.
+NOT_OVER = jobs.c.completed_at.is_(None)
+sa.Index(
+    "jobs_not_over",
+    jobs.c.state,
+    jobs.c.queue,
+    jobs.c.priority,
+    jobs.c.created_at,
+    sqlite_where=NOT_OVER,
+    postgresql_where=NOT_OVER,
+)
+
+paused_queues = sa.Table(
+    "paused_queues",
+    metadata,
+    _text("queue"),
+    _at("paused_at"),
+    sa.PrimaryKeyConstraint("queue", name="paused_queues_pkey"),
+)
+
+# What came of an item is its execution, or its error when there was nothing to run. Until then its state is null.
+batch_items = sa.Table(
+    "batch_items",
+    metadata,
+    _text("project"),
+    _text("batch_id"),
+    sa.Column("position", sa.Integer, nullable=False),
+    _text("execution_id"),
+    _text("state", null=True),
+    _json("error", null=True),
+    _json("inputs"),
+    sa.PrimaryKeyConstraint("project", "batch_id", "position", name="batch_items_pkey"),
+)
+
+# One version each. While it is staged it has no number; of a deleted one only this row is left.
+datasets = sa.Table(
+    "datasets",
+    metadata,
+    _text("project"),
+    _text("id"),
+    _text("name"),
+    sa.Column("version", sa.Integer, nullable=True),
+    _text("kind"),
+    _text("digest"),
+    sa.Column("rows", sa.Integer, nullable=False),
+    _at("created_at"),
+    _at("deleted_at", null=True),
+    _text("description", null=True),
+    _json("fields"),
+    _json("metadata"),
+    _json("origin"),
+    sa.PrimaryKeyConstraint("project", "id", name="datasets_pkey"),
+    sa.UniqueConstraint("project", "name", "version", name="datasets_version"),
+)
+# Partial: looked through again and again, and nearly all are there to stay.
+NOT_THERE = sa.or_(datasets.c.version.is_(None), datasets.c.deleted_at.is_not(None))
+sa.Index("datasets_not_there", datasets.c.id, sqlite_where=NOT_THERE, postgresql_where=NOT_THERE)
+
+# Written and deleted some hundred at a time, so that nobody waits long: no foreign key ties them to their version.
+dataset_rows = sa.Table(
+    "dataset_rows",
+    metadata,
+    _text("project"),
+    _text("dataset_id"),
+    sa.Column("position", sa.Integer, nullable=False),
+    _text("row_id"),
+    _text("digest"),
+    _text("inputs_digest"),
+    sa.Column("size", sa.Integer, nullable=False),
+    _json("inputs"),
+    _json("outputs"),
+    _json("metadata"),
+    _json("provenance", null=True),
+    sa.PrimaryKeyConstraint("project", "dataset_id", "position", name="dataset_rows_pkey"),
+    sa.UniqueConstraint("project", "row_id", "dataset_id", name="dataset_rows_row"),
+)
+
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    _text("project"),
+    _text("execution_id"),
+    _text("id"),
+    _at("created_at"),
+    _text("key_id", null=True),
+    _number("score", null=True),
+    _text("label", null=True),
+    _json("correction", null=True),
+    _text("comment", null=True),
+    sa.PrimaryKeyConstraint("project", "execution_id", "id", name="feedback_pkey"),
 )

@@ -3,32 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
-from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-Durability = Literal["relaxed", "normal", "full"]
-Row = tuple[Any, ...]
+from dspex.storage.batches import BatchWriter
 
-
-class BatchWriter(Protocol):
-    """A connection of its own that commits rows of one table; not for concurrent use."""
-
-    async def write(self, rows: Sequence[Row]) -> None:
-        """All rows or none, committed on return. Raises Unavailable, or the driver's error for a bad row.
-
-        A write that failed as Unavailable may be repeated: rows replace those of the same key.
-        """
-        ...
-
-    async def close(self) -> None: ...
+if TYPE_CHECKING:
+    from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
+    from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
 
 
 class Dialect(ABC):
-    """One database, at one address, written to with one durability."""
+    """One database, at one address."""
 
     @abstractmethod
     async def prepare(self) -> None:
@@ -46,7 +34,7 @@ class Dialect(ABC):
         """A new engine with its own pool. With the option `writes` a connection locks before it reads."""
 
     @abstractmethod
-    def insert(self, table: sa.Table) -> SqliteInsert | PostgresqlInsert:
+    def insert(self, table: sa.Table) -> "SqliteInsert | PostgresqlInsert":
         """An insert that knows ON CONFLICT."""
 
     @abstractmethod
@@ -83,11 +71,7 @@ class Dialect(ABC):
         """Until the transaction ends, no other process migrates."""
 
 
-def upsert_statement(table: sa.Table, parameters: Sequence[str]) -> str:
+def named(table: sa.Table) -> tuple[str, list[str], list[str]]:
+    """Its name, its columns and its key, as `upsert_statement` takes them."""
     columns = [column.name for column in table.columns]
-    key = [column.name for column in table.primary_key.columns]
-    changes = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
-    return (
-        f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join(parameters)}) "  # noqa: S608
-        f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
-    )
+    return table.name, columns, [column.name for column in table.primary_key.columns]

@@ -10,7 +10,8 @@ from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from dspex.kit.errors import Invalid
-from dspex.storage.dialects.base import BatchWriter, Dialect, Durability, Row, upsert_statement
+from dspex.storage.batches import BatchWriter, Durability, Row, upsert_statement
+from dspex.storage.dialects.base import Dialect, named
 from dspex.storage.encoding import json_text, json_value, utc
 from dspex.storage.failures import as_unavailable
 
@@ -41,7 +42,7 @@ class PostgresqlDialect(Dialect):
     """
 
     def __init__(self, url: str, durability: Durability) -> None:
-        self._dsn, ours = _split(url)
+        self._dsn, ours = split_address(url)
         self._pool_size = ours.get("pool_size", POOL_SIZE)
         self._cache_size = ours.get("statement_cache_size", STATEMENT_CACHE_SIZE)
         # normal leaves the server's own setting alone, which waits for its disk by default.
@@ -100,7 +101,7 @@ class PostgresqlDialect(Dialect):
         return utc(at)
 
     def upsert(self, table: sa.Table) -> str:
-        return upsert_statement(table, [f"${number}" for number in range(1, len(table.columns) + 1)])
+        return upsert_statement(*named(table), [f"${number}" for number in range(1, len(table.columns) + 1)])
 
     def batch_writer(self, table: sa.Table) -> BatchWriter:
         return PostgresqlBatchWriter(self, self.upsert(table))
@@ -171,7 +172,8 @@ class PostgresqlBatchWriter:
             await connection.close(timeout=CONNECT_TIMEOUT_S)
 
 
-def _split(url: str) -> tuple[str, dict[str, int]]:
+def split_address(url: str) -> tuple[str, dict[str, int]]:
+    """The address as libpq knows it, and the members of its query that are ours. Raises Invalid."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -1,22 +1,21 @@
-"""The schema's history. Alembic is imported only when there is something to do."""
+"""The schema's history. SQLAlchemy and Alembic are imported only when there is something to do."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import sqlalchemy as sa
-
 from dspex.kit.errors import Conflict
-from dspex.storage.dialects import dialect_for
-from dspex.storage.sessions import ReadSession, Sessions, WriteSession
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
     from alembic.config import Config
+
+    from dspex.storage.sessions import ReadSession, Sessions, WriteSession
 
 T = TypeVar("T")
 # Oldest first. Kept here so that the usual start, with nothing to do, does not load Alembic.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 HEAD = REVISIONS[-1]
 
 
@@ -39,7 +38,7 @@ def is_current(database_url: str) -> bool:
     return current(database_url) == HEAD
 
 
-async def ensure_current(sessions: Sessions) -> None:
+async def ensure_current(sessions: "Sessions") -> None:
     """Upgrades when needed; of several processes one does it while the others wait.
 
     Raises Unavailable, or Conflict (code database_newer) for a schema this DSPex does not know.
@@ -50,7 +49,10 @@ async def ensure_current(sessions: Sessions) -> None:
         await _move(sessions, "upgrade", "head")
 
 
-async def _with_sessions(database_url: str, use: Callable[[Sessions], Awaitable[T]]) -> T:
+async def _with_sessions(database_url: str, use: "Callable[[Sessions], Awaitable[T]]") -> T:
+    from dspex.storage.dialects import dialect_for
+    from dspex.storage.sessions import Sessions
+
     dialect = dialect_for(database_url)
     await dialect.prepare()
     sessions = Sessions(dialect)
@@ -60,12 +62,14 @@ async def _with_sessions(database_url: str, use: Callable[[Sessions], Awaitable[
         await sessions.close()
 
 
-async def _current(sessions: Sessions) -> str | None:
+async def _current(sessions: "Sessions") -> str | None:
     async with sessions.reading() as session:
         return await _stored(session)
 
 
-async def _stored(session: ReadSession) -> str | None:
+async def _stored(session: "ReadSession") -> str | None:
+    import sqlalchemy as sa
+
     if not await session.run_sync(lambda connection: sa.inspect(connection).has_table("alembic_version")):
         return None
     found = await session.execute(sa.text("SELECT version_num FROM alembic_version"))
@@ -73,7 +77,7 @@ async def _stored(session: ReadSession) -> str | None:
     return revision
 
 
-async def _move(sessions: Sessions, direction: str, revision: str) -> None:
+async def _move(sessions: "Sessions", direction: str, revision: str) -> None:
     async with sessions.writing() as session:
         await sessions.dialect.lock_migrations(session)
         # Read again under the lock: another process may have done it.
@@ -84,11 +88,11 @@ async def _move(sessions: Sessions, direction: str, revision: str) -> None:
         await _run(session, direction, revision)
 
 
-async def _run(session: WriteSession, direction: str, revision: str) -> None:
+async def _run(session: "WriteSession", direction: str, revision: str) -> None:
     from alembic import command
     from alembic.util import CommandError
 
-    def run(connection: sa.Connection) -> None:
+    def run(connection: "sa.Connection") -> None:
         move = command.upgrade if direction == "upgrade" else command.downgrade
         move(config(connection), revision)
 
@@ -102,7 +106,7 @@ async def _run(session: WriteSession, direction: str, revision: str) -> None:
         ) from None
 
 
-def config(connection: sa.Connection) -> "Config":
+def config(connection: "sa.Connection") -> "Config":
     """Alembic's configuration, without a file: it runs on the connection it is given."""
     from alembic.config import Config
 

@@ -8,8 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from dspex.executions.records import (
+    COST_GROUPS,
     PAGE_SIZE,
     SORTS,
+    CostGroup,
     CostLine,
     Execution,
     ExecutionFilter,
@@ -18,9 +20,10 @@ from dspex.executions.records import (
 from dspex.kit.errors import Invalid, Problem
 from dspex.kit.paging import Page, decode_cursor, encode_cursor, fitting
 from dspex.storage.encoding import time_text
-from dspex.storage.sessions import ReadSession, Sessions
+from dspex.storage.sessions import Sessions
 from dspex.storage.stores.execution_rows import execution_of
-from dspex.storage.stores.paging import foreign_cursor, past
+from dspex.storage.stores.keyset import past
+from dspex.storage.stores.paging import foreign_cursor
 from dspex.storage.tables import NOT_COMPLETED, executions
 
 PERCENTILES = (0.5, 0.95, 0.99)
@@ -28,7 +31,7 @@ MOST_VERSIONS = 2**31 - 1
 # What is unknown sorts as if it were less than nothing.
 _UNKNOWN = -1.0
 _PLACE = [executions.c[name] for name in ("id", "created_at", "duration_ms", "cost_usd")]
-_LISTED = [column for column in executions.columns if column is not executions.c.calls]
+_LISTED = [column for column in executions.columns if column.name not in ("calls", "steps")]
 _JSON = [column for column in _LISTED if isinstance(column.type, sa.JSON)]
 _SIZE = sum(
     (sa.func.coalesce(sa.func.length(sa.cast(column, sa.Text)), 0) for column in _JSON), sa.literal(0)
@@ -60,7 +63,7 @@ class StoredExecutionReader:
         descending = sort.startswith("-")
         key = _sort_key(sort.lstrip("-"))
         order = [key, executions.c.id]
-        query = sa.select(*_PLACE, _SIZE).where(*_conditions(project, where)).limit(limit + 1)
+        query = sa.select(*_PLACE, _SIZE).where(*conditions(project, where)).limit(limit + 1)
         query = query.order_by(*(column.desc() if descending else column.asc() for column in order))
         if cursor is not None:
             query = query.where(past(order, _position(cursor, sort), descending=descending))
@@ -88,7 +91,7 @@ class StoredExecutionReader:
     ) -> ExecutionStatistics:
         """`success_rate` is completed of completed and failed; durations are of all that have one."""
         where = sa.and_(
-            *_conditions(project, ExecutionFilter(program=program, version=version, since=since, until=until))
+            *conditions(project, ExecutionFilter(program=program, version=version, since=since, until=until))
         )
         if _impossible(version):
             where = sa.false()
@@ -118,55 +121,54 @@ class StoredExecutionReader:
         )
 
     async def costs(
-        self, project: str, *, program: str | None, since: datetime | None, until: datetime | None
-    ) -> Sequence[CostLine]:
-        async with self._sessions.reading() as session:
-            return await self._costs(session, project, program, since, until)
-
-    async def _costs(
         self,
-        session: ReadSession,
         project: str,
+        *,
+        by: Sequence[CostGroup],
         program: str | None,
         since: datetime | None,
         until: datetime | None,
     ) -> Sequence[CostLine]:
-        day = self._sessions.dialect.day(executions.c.created_at).label("day")
-        conditions = _conditions(project, ExecutionFilter(program=program, since=since, until=until))
-        grouped = sa.select(
-            day,
-            executions.c.program,
-            executions.c.model,
+        wanted = [name for name in COST_GROUPS if name in by]
+        columns: dict[CostGroup, sa.ColumnElement[Any]] = {
+            "day": self._sessions.dialect.day(executions.c.created_at),
+            "program": executions.c.program,
+            "model": executions.c.model,
+            "key": executions.c.key_id,
+        }
+        groups = [columns[name] for name in wanted]
+        query = sa.select(
+            *(column.label(f"by_{name}") for name, column in zip(wanted, groups, strict=True)),
             sa.func.count().label("executions"),
             _sum(executions.c.input_tokens).label("input_tokens"),
             _sum(executions.c.output_tokens).label("output_tokens"),
             _sum(executions.c.cost_usd).label("cost_usd"),
             _sum(executions.c.saved_usd).label("saved_usd"),
             _count(executions.c.cost_usd.is_(None)).label("unpriced"),
-        ).where(*conditions)
-        query = grouped.group_by(sa.literal_column("1"), executions.c.program, executions.c.model).order_by(
-            sa.literal_column("1").desc(),
-            executions.c.program,
-            executions.c.model.is_not(None),
-            executions.c.model,
-        )
+        ).where(*conditions(project, ExecutionFilter(program=program, since=since, until=until)))
+        # By number: databases don't see that the day is the same expression twice.
+        query = query.group_by(*(sa.literal_column(str(number)) for number, _ in enumerate(wanted, 1)))
+        for number, name in enumerate(wanted, 1):
+            place: sa.ColumnElement[Any] = sa.literal_column(str(number))
+            query = query.order_by(place.desc() if name == "day" else place.asc().nulls_first())
+        async with self._sessions.reading() as session:
+            rows = (await session.execute(query)).mappings().all()
         return [
             CostLine(
-                day=row.day,
-                program=row.program,
-                model=row.model,
-                executions=row.executions,
-                input_tokens=int(row.input_tokens),
-                output_tokens=int(row.output_tokens),
-                cost_usd=float(row.cost_usd),
-                saved_usd=float(row.saved_usd),
-                unpriced=row.unpriced,
+                {name: row[f"by_{name}"] for name in wanted},
+                executions=row["executions"],
+                input_tokens=int(row["input_tokens"]),
+                output_tokens=int(row["output_tokens"]),
+                cost_usd=float(row["cost_usd"]),
+                saved_usd=float(row["saved_usd"]),
+                unpriced=row["unpriced"],
             )
-            for row in await session.execute(query)
+            for row in rows
         ]
 
 
-def _conditions(project: str, where: ExecutionFilter) -> "list[sa.ColumnElement[bool]]":
+def conditions(project: str, where: ExecutionFilter) -> "list[sa.ColumnElement[bool]]":
+    """The rows of a project that the filter means."""
     table = executions.c
     conditions = [table.project == project]
     for column, value in (
@@ -175,6 +177,7 @@ def _conditions(project: str, where: ExecutionFilter) -> "list[sa.ColumnElement[
         (table.status, where.status),
         (table.session_id, where.session_id),
         (table.request_id, where.request_id),
+        (table.key_id, where.key_id),
     ):
         if value is not None and not (column is table.version and _impossible(where.version)):
             conditions.append(column == value)

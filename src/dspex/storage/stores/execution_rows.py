@@ -5,18 +5,56 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import RowMapping
-
 from dspex.executions.records import CacheStatus, Execution, ExecutionError, ExecutionStatus
-from dspex.storage.dialects import Row
+from dspex.storage.batches import Row
 from dspex.storage.encoding import escape, json_text
 
 # No call uses more: a larger count is a provider's mistake, and must not overflow the sums.
 MOST_TOKENS = 10**12
+# Of the table `executions`, which is described in `tables`.
+COLUMNS = (
+    "project",
+    "id",
+    "request_id",
+    "program",
+    "status",
+    "created_at",
+    "node",
+    "program_id",
+    "version_id",
+    "version",
+    "compiled_digest",
+    "session_id",
+    "key_id",
+    "started_at",
+    "completed_at",
+    "duration_ms",
+    "overhead_ms",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+    "cost_usd",
+    "saved_usd",
+    "cache",
+    "model",
+    "executor",
+    "simulated",
+    "variant",
+    "usage",
+    "error",
+    "parameters",
+    "metadata",
+    "violations",
+    "inputs",
+    "outputs",
+    "calls",
+    "steps",
+)
+KEY = ("project", "id")
 
 
 def execution_row(execution: Execution, moment: Callable[[datetime], Any]) -> Row:
-    """The values of `tables.executions` in the order of its columns."""
+    """The values of COLUMNS."""
     usage = execution.usage
     error = execution.error
     return (
@@ -32,6 +70,7 @@ def execution_row(execution: Execution, moment: Callable[[datetime], Any]) -> Ro
         execution.version,
         execution.compiled_digest,
         _escaped(execution.session_id),
+        execution.key_id,
         None if execution.started_at is None else moment(execution.started_at),
         None if execution.completed_at is None else moment(execution.completed_at),
         execution.duration_ms,
@@ -54,6 +93,7 @@ def execution_row(execution: Execution, moment: Callable[[datetime], Any]) -> Ro
         _object(execution.inputs),
         None if execution.outputs is None else _object(execution.outputs),
         json_text(execution.calls) if execution.calls else "[]",
+        json_text(execution.steps) if execution.steps else "[]",
     )
 
 
@@ -69,7 +109,7 @@ def _object(value: Mapping[str, Any]) -> str:
     return json_text(value) if value else "{}"
 
 
-def execution_of(row: RowMapping) -> Execution:
+def execution_of(row: Mapping[Any, Any]) -> Execution:
     error = row["error"]
     return Execution(
         id=row["id"],
@@ -85,6 +125,7 @@ def execution_of(row: RowMapping) -> Execution:
         version=row["version"],
         compiled_digest=row["compiled_digest"],
         session_id=row["session_id"],
+        key_id=row["key_id"],
         outputs=row["outputs"],
         error=None if error is None else ExecutionError(**error),
         started_at=row["started_at"],
@@ -104,4 +145,5 @@ def execution_of(row: RowMapping) -> Execution:
         violations=tuple(row["violations"]),
         # Lists leave them out.
         calls=tuple(row.get("calls", ())),
+        steps=tuple(row.get("steps", ())),
     )

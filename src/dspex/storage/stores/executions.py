@@ -10,7 +10,7 @@ from dspex.executions.records import Execution, ExecutionError, IdempotencyClaim
 from dspex.storage.sessions import WriteSession
 from dspex.storage.stores.execution_reader import StoredExecutionReader
 from dspex.storage.stores.execution_rows import execution_row
-from dspex.storage.tables import NOT_COMPLETED, executions, idempotency_claims, nodes
+from dspex.storage.tables import NOT_COMPLETED, NOT_OVER, executions, idempotency_claims, jobs, nodes
 
 UNFINISHED = ("pending", "running")
 # Small enough that nobody waits long for the lock that a deletion holds.
@@ -30,7 +30,13 @@ class StoredExecutions(StoredExecutionReader):
 
     async def fail_orphans(self, *, beat_before: datetime, at: datetime, reason: str) -> int:
         alive = sa.select(nodes.c.node).where(nodes.c.last_beat >= beat_before)
-        orphans = sa.and_(NOT_COMPLETED, executions.c.status.in_(UNFINISHED), executions.c.node.not_in(alive))
+        # What runs in the background is its job's to look after.
+        has_job = sa.exists().where(
+            jobs.c.project == executions.c.project, jobs.c.id == executions.c.id, NOT_OVER
+        )
+        orphans = sa.and_(
+            NOT_COMPLETED, executions.c.status.in_(UNFINISHED), executions.c.node.not_in(alive), ~has_job
+        )
         error = ExecutionError("unavailable", "node_died", "NodeDied", reason)
         async with self._sessions.reading() as session:
             # Nearly always there are none, and looking takes no lock.

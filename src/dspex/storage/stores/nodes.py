@@ -1,5 +1,6 @@
 """When each node was last heard of."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
@@ -31,6 +32,11 @@ class StoredNodes:
         async with self._sessions.reading() as session:
             found = await session.execute(sa.select(nodes.c.last_beat).where(nodes.c.node == node))
             return found.scalar_one_or_none()
+
+    async def alive(self, *, beat_after: datetime) -> Sequence[str]:
+        wanted = sa.select(nodes.c.node).where(nodes.c.last_beat > beat_after).order_by(nodes.c.node)
+        async with self._sessions.reading() as session:
+            return (await session.execute(wanted)).scalars().all()
 
     async def forget(self, *, beat_before: datetime) -> int:
         async with self._sessions.writing() as session:

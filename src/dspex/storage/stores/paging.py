@@ -1,12 +1,10 @@
-"""Keyset pages over ordered columns."""
+"""Keyset pages."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
-
-import sqlalchemy as sa
+from typing import TypeVar
 
 from dspex.kit.errors import Invalid, Problem
-from dspex.kit.paging import Page
+from dspex.kit.paging import Page, decode_cursor
 
 T = TypeVar("T")
 
@@ -25,10 +23,9 @@ def foreign_cursor() -> Invalid:
     )
 
 
-def past(columns: Sequence[sa.ColumnElement[Any]], values: Sequence[Any], *, descending: bool) -> Any:
-    """Rows behind the given position, where every column is ordered the same way."""
-    left = sa.tuple_(*columns)
-    right = sa.tuple_(
-        *(sa.literal(value, column.type) for column, value in zip(columns, values, strict=True))
-    )
-    return left < right if descending else left > right
+def last_name(cursor: str) -> str:
+    """Where a page ordered by name ended. Raises Invalid for a cursor of another list."""
+    match decode_cursor(cursor, 1):
+        case [str() as name]:
+            return name
+    raise foreign_cursor()

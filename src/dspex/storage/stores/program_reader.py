@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from dspex.kit.paging import Page, decode_cursor, encode_cursor
 from dspex.programs.records import CompiledDocument, Deployment, Program, Version
 from dspex.storage.sessions import Sessions
-from dspex.storage.stores.paging import foreign_cursor, page
-from dspex.storage.stores.program_rows import compiled_of, deployment_of, program_of, version_of
+from dspex.storage.stores.paging import foreign_cursor, last_name, page
+from dspex.storage.stores.program_rows import compiled_of, deployed_of, deployment_of, program_of, version_of
 from dspex.storage.tables import compiled_documents, deployments, program_versions, programs
 
 MOST_NUMBER = 2**31 - 1
@@ -36,7 +36,7 @@ class StoredProgramReader:
         if not include_archived:
             query = query.where(programs.c.archived_at.is_(None))
         if cursor is not None:
-            query = query.where(programs.c.name > _name(cursor))
+            query = query.where(programs.c.name > last_name(cursor))
         rows = await self._all(query.order_by(programs.c.name).limit(limit + 1))
         return page([program_of(row) for row in rows], limit, lambda last: encode_cursor(last.name))
 
@@ -80,12 +80,26 @@ class StoredProgramReader:
         rows = await self._all(query.order_by(table.at.desc(), table.id.desc()))
         return [deployment_of(row) for row in rows]
 
+    async def deployed(self) -> builtins.list[tuple[str, Version]]:
+        answers = sa.and_(
+            programs.c.project == program_versions.c.project,
+            programs.c.deployed_version_id == program_versions.c.id,
+            programs.c.archived_at.is_(None),
+        )
+        rows = await self._all(sa.select(program_versions, programs.c.name).join(programs, answers))
+        return [deployed_of(row) for row in rows]
+
     async def compiled(self, project: str, digest: str) -> CompiledDocument | None:
         table = compiled_documents.c
         row = await self._one(
             sa.select(compiled_documents).where(table.project == project, table.digest == digest)
         )
         return None if row is None else compiled_of(row)
+
+    async def have_compiled(self, project: str, digests: Sequence[str]) -> set[str]:
+        table = compiled_documents.c
+        query = sa.select(table.digest).where(table.project == project, table.digest.in_(digests))
+        return {row["digest"] for row in await self._all(query)}
 
     async def _version(self, project: str, *where: sa.ColumnElement[bool]) -> Version | None:
         row = await self._one(
@@ -102,13 +116,6 @@ class StoredProgramReader:
         async with self._sessions.reading() as session:
             rows: Sequence[sa.RowMapping] = (await session.execute(query)).mappings().all()
         return rows
-
-
-def _name(cursor: str) -> str:
-    match decode_cursor(cursor, 1):
-        case [str() as name]:
-            return name
-    raise foreign_cursor()
 
 
 def _number(cursor: str) -> int:

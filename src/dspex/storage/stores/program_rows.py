@@ -1,9 +1,10 @@
 """Programs, versions, deployments and compiled documents as rows and back."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import RowMapping
+from pydantic import TypeAdapter
 
 from dspex.programs.records import (
     CompiledDocument,
@@ -15,28 +16,36 @@ from dspex.programs.records import (
     Version,
 )
 
+_settings = TypeAdapter(ProgramSettings)
+
 
 def program_row(program: Program) -> dict[str, Any]:
     return asdict(program)
 
 
-def program_of(row: RowMapping) -> Program:
-    return Program(**{**row, "settings": ProgramSettings(**row["settings"])})
+def program_of(row: Mapping[Any, Any]) -> Program:
+    return Program(**{**row, "settings": _settings.validate_python(row["settings"])})
 
 
 def version_row(version: Version) -> dict[str, Any]:
     return asdict(version)
 
 
-def version_of(row: RowMapping) -> Version:
+def version_of(row: Mapping[Any, Any]) -> Version:
     definition = row["definition"]
     lm = LanguageModelChoice(**definition["lm"])
     return Version(**{**row, "definition": Definition(**{**definition, "lm": lm})})
 
 
-def deployment_of(row: RowMapping) -> Deployment:
+def deployed_of(row: Mapping[Any, Any]) -> tuple[str, Version]:
+    """Of a version's row with its program's name."""
+    version = dict(row)
+    return version.pop("name"), version_of(version)
+
+
+def deployment_of(row: Mapping[Any, Any]) -> Deployment:
     return Deployment(**row)
 
 
-def compiled_of(row: RowMapping) -> CompiledDocument:
+def compiled_of(row: Mapping[Any, Any]) -> CompiledDocument:
     return CompiledDocument(**row)

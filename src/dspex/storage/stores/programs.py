@@ -71,6 +71,7 @@ class StoredPrograms(StoredProgramReader):
                     executor_reason=version.executor_reason,
                     error=version.error,
                     compiled_digest=version.compiled_digest,
+                    signature=version.signature,
                 )
             )
         if done.rowcount != 1:

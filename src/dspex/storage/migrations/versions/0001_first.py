@@ -1,4 +1,4 @@
-"""Programs, their versions, executions, idempotency claims, nodes, signatures."""
+"""Programs, their versions, executions, claims, nodes, signatures, budgets, keys, the audit log."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -58,6 +58,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project", "name", "version", name="signatures_pkey"),
     )
     op.create_index("signatures_digest", "signatures", ["project", "name", "digest"])
+    _budgets()
+    _access()
 
 
 def _programs() -> None:
@@ -140,6 +142,7 @@ def _executions() -> None:
         sa.Column("version", sa.Integer(), nullable=True),
         _text("compiled_digest", null=True),
         _text("session_id", null=True),
+        _text("key_id", null=True),
         _at("started_at", null=True),
         _at("completed_at", null=True),
         _number("duration_ms", null=True),
@@ -178,10 +181,84 @@ def _executions() -> None:
             sqlite_where=sa.text(condition),
             postgresql_where=sa.text(condition),
         )
+    op.create_table(
+        "signals",
+        sa.Column(
+            "id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(), primary_key=True
+        ),
+        _at("sent_at"),
+        _text("node"),
+        _text("topic"),
+        _json("payload"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("signals_sent", "signals", ["sent_at"])
+
+
+def _budgets() -> None:
+    key = ["project", "scope", "name", "period"]
+    op.create_table(
+        "budgets",
+        *(_text(name) for name in key),
+        *(sa.Column(name, sa.BigInteger(), nullable=False) for name in ("limit", "spent", "held")),
+        _at("updated_at"),
+        sa.PrimaryKeyConstraint(*key, name="budgets_pkey"),
+    )
+    op.create_table(
+        "budget_holdings",
+        *(_text(name) for name in (*key, "node")),
+        *(sa.Column(name, sa.BigInteger(), nullable=False) for name in ("spent", "held")),
+        _at("updated_at"),
+        sa.PrimaryKeyConstraint(*key, "node", name="budget_holdings_pkey"),
+    )
+
+
+def _access() -> None:
+    op.create_table(
+        "api_keys",
+        _text("project"),
+        _text("id"),
+        _text("name"),
+        _text("role"),
+        _json("scopes", null=True),
+        _text("digest"),
+        _at("created_at"),
+        _text("created_by"),
+        _at("expires_at", null=True),
+        _at("revoked_at", null=True),
+        _at("rotated_at", null=True),
+        _text("previous_digest", null=True),
+        _at("previous_until", null=True),
+        _at("last_used_at", null=True),
+        _json("rate_limit", null=True),
+        _json("budget", null=True),
+        sa.PrimaryKeyConstraint("id", name="api_keys_pkey"),
+    )
+    op.create_index("api_keys_created", "api_keys", ["project", "created_at", "id"])
+    op.create_table(
+        "audit_log",
+        _text("project"),
+        _text("id"),
+        _at("at"),
+        _text("actor"),
+        _text("action"),
+        _text("target", null=True),
+        _text("outcome"),
+        _text("request_id", null=True),
+        _json("details"),
+        sa.PrimaryKeyConstraint("project", "id", name="audit_log_pkey"),
+    )
+    op.create_index("audit_log_newest", "audit_log", ["project", "at", "id"])
+    op.create_index("audit_log_oldest", "audit_log", ["at"])
 
 
 def downgrade() -> None:
     for table in (
+        "budget_holdings",
+        "budgets",
+        "audit_log",
+        "api_keys",
+        "signals",
         "signatures",
         "nodes",
         "idempotency_claims",

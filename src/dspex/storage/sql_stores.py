@@ -1,0 +1,58 @@
+"""Every store, through SQLAlchemy."""
+
+from dataclasses import dataclass
+
+from dspex.storage.dialects import Dialect
+from dspex.storage.sessions import Sessions
+from dspex.storage.stores.audit import StoredAudit
+from dspex.storage.stores.background import StoredBackground
+from dspex.storage.stores.batches import StoredBatches
+from dspex.storage.stores.budgets import StoredBudgets
+from dspex.storage.stores.datasets import StoredDatasets
+from dspex.storage.stores.execution_analytics import StoredAnalytics
+from dspex.storage.stores.executions import StoredExecutions
+from dspex.storage.stores.feedback import StoredFeedback
+from dspex.storage.stores.jobs import StoredJobs
+from dspex.storage.stores.keys import StoredKeys
+from dspex.storage.stores.nodes import StoredNodes
+from dspex.storage.stores.programs import StoredPrograms
+from dspex.storage.stores.signatures import StoredSignatures
+
+
+@dataclass(frozen=True, slots=True)
+class SqlStores:
+    sessions: Sessions
+    signatures: StoredSignatures
+    programs: StoredPrograms
+    executions: StoredExecutions
+    nodes: StoredNodes
+    budgets: StoredBudgets
+    analytics: StoredAnalytics
+    keys: StoredKeys
+    audit: StoredAudit
+    jobs: StoredJobs
+    background: StoredBackground
+    batches: StoredBatches
+    datasets: StoredDatasets
+    feedback: StoredFeedback
+
+
+def open_sql_stores(dialect: Dialect) -> SqlStores:
+    """Over one pool of connections; none is made yet."""
+    sessions = Sessions(dialect)
+    return SqlStores(
+        sessions=sessions,
+        signatures=StoredSignatures(sessions),
+        programs=StoredPrograms(sessions),
+        executions=StoredExecutions(sessions),
+        nodes=StoredNodes(sessions),
+        budgets=StoredBudgets(sessions),
+        analytics=StoredAnalytics(sessions),
+        keys=StoredKeys(sessions),
+        audit=StoredAudit(sessions),
+        jobs=StoredJobs(sessions),
+        background=StoredBackground(sessions),
+        batches=StoredBatches(sessions),
+        datasets=StoredDatasets(sessions),
+        feedback=StoredFeedback(sessions),
+    )
