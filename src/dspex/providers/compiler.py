@@ -22,7 +22,8 @@ log = structlog.get_logger(__name__)
 
 # What a worker may know of the environment: how to find Python's files and nothing about models or keys.
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH")
-_WORKERS_AT_ONCE = 2
+# Two for what belongs to no program, and one so that programs are never behind them.
+_WORKERS_AT_ONCE = 3
 
 
 class SubprocessCompiler:

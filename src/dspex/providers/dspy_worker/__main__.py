@@ -1,5 +1,6 @@
-"""Reads one JSON request on standard input, compiles, writes one JSON answer on standard output.
+"""The only processes that import DSPy: `nursery N` forks the workers of a pool, without it one compilation is made.
 
+The compiler reads one JSON request on standard input and writes one JSON answer on standard output.
 Request: {"definitions": [...]}. Answer: {"outcomes": [{"document", "saved_state"} | {"refused", "kind"}]}.
 """
 
@@ -24,6 +25,15 @@ def limit(cpu_s: int) -> None:
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["nursery"]:
+        from dspex.providers.dspy_worker import nursery
+
+        nursery.main(int(sys.argv[2]))
+    else:
+        compile_once()
+
+
+def compile_once() -> None:
     if len(sys.argv) > 1:
         limit(int(sys.argv[1]))
     # Whatever a library prints must not mix with the answer: it goes to standard error.

@@ -13,12 +13,14 @@ from dspex.kit.errors import DspexError
 from dspex.programs.records import COMPILED_FORMAT
 from dspex.providers.dspy_worker.capture import Captured, Unsupported, capture
 from dspex.providers.dspy_worker.checks import check_document
+from dspex.providers.dspy_worker.compile_pipeline import compile_pipeline
 from dspex.providers.dspy_worker.modules import (
     adapter_of,
     language_model,
     module_of,
     predictor_of,
     signature_class,
+    without_lms,
 )
 from dspex.providers.dspy_worker.segments import options_of, segment
 from dspex.signatures.document import signature_from_document, type_to_document
@@ -37,6 +39,8 @@ def compile_all(definitions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 def _outcome(definition: Mapping[str, Any]) -> dict[str, Any]:
     try:
+        if definition["module"] == "pipeline":
+            return compile_pipeline(definition, _outcome)
         return _compile(definition)
     except Unsupported as refusal:
         return {"refused": str(refusal), "kind": "unsupported"}
@@ -88,15 +92,8 @@ def _compile(definition: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _state(definition: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The saved state without the LM it was saved with: the registry decides where calls go."""
     state = definition.get("state")
-    if state is None:
-        return None
-
-    def without_lm(value: Any) -> Any:
-        return {**value, "lm": None} if isinstance(value, dict) and "demos" in value else value
-
-    return without_lm({key: without_lm(value) for key, value in state.items()})  # type: ignore[no-any-return]
+    return None if state is None else without_lms(state)
 
 
 def _sentinel(index: int) -> str:
@@ -139,7 +136,7 @@ def _parameters(
             logging.getLogger(__name__).info("parameter %s is not supported here: %s", name, refusal)
             continue
         if len(probed) == len(plain) and all(
-            options_of(changed) == {**options_of(before), name: _listed(expected)}
+            options_of(changed.request) == {**options_of(before.request), name: _listed(expected)}
             and changed.request.messages == before.request.messages
             for changed, before in zip(probed, plain, strict=True)
         ):

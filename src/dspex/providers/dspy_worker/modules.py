@@ -55,11 +55,23 @@ def predictor_of(module: dspy.Module) -> dspy.Predict:
     return predictor
 
 
+def without_lms(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The saved state without the LMs it was saved with: the registry decides where calls go."""
+
+    def without_lm(value: Any) -> Any:
+        return {**value, "lm": None} if isinstance(value, dict) and "demos" in value else value
+
+    return dict(without_lm({key: without_lm(value) for key, value in state.items()}))
+
+
+def provider_model(model: str) -> str:
+    """As DSPy is given it: simulator models are an unknown OpenAI model to it."""
+    return "openai/" + model.removeprefix(SIMULATOR) if model.startswith(SIMULATOR) else model
+
+
 def language_model(model: str, options: Mapping[str, Any]) -> dspy.LM:
-    """The LM as a DSPy user would build it; simulator models are compiled as an unknown OpenAI model."""
-    if model.startswith(SIMULATOR):
-        model = "openai/" + model.removeprefix(SIMULATOR)
-    return dspy.LM(model, api_key=PLACEHOLDER_KEY, cache=False, num_retries=0, **options)
+    """The LM as a DSPy user would build it."""
+    return dspy.LM(provider_model(model), api_key=PLACEHOLDER_KEY, cache=False, num_retries=0, **options)
 
 
 def adapter_of(name: str) -> Adapter:

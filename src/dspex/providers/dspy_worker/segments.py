@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dspy._vendor.lm15.judgments import request_judgments
-from dspy.lm15 import TextPart
+from dspy.lm15 import Request, TextPart
 
 from dspex.providers.dspy_worker.capture import Captured, Unsupported
 
@@ -31,7 +31,9 @@ def segment(one: Captured, sentinels: Mapping[str, str]) -> dict[str, Any]:
     The last message is the heads and values of the inputs present, then the tail. A head carries the
     blank line that parts it from what comes before; `prompts.fill` drops it for the first.
     """
-    messages = [{"role": "system", "content": _system(one)}] if one.request.system is not None else []
+    messages = (
+        [{"role": "system", "content": system_of(one.request)}] if one.request.system is not None else []
+    )
     messages += [{"role": message.role, "content": _text(message)} for message in one.request.messages]
     for message in messages[:-1]:
         if any(sentinel in message["content"] for sentinel in sentinels.values()):
@@ -42,7 +44,7 @@ def segment(one: Captured, sentinels: Mapping[str, str]) -> dict[str, Any]:
             raise Unsupported(f"input {name!r} appears {rest.count(sentinel)} times in the prompt, not once")
         heads[name], rest = rest.split(sentinel)
     return {
-        "options": options_of(one),
+        "options": options_of(one.request),
         "messages": messages[:-1],
         "heads": heads,
         "tail": rest,
@@ -51,13 +53,13 @@ def segment(one: Captured, sentinels: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def options_of(one: Captured) -> dict[str, Any]:
+def options_of(request: Request) -> dict[str, Any]:
     """The options that are set, by lm15's canonical names, as JSON."""
-    config = one.request.config
+    config = request.config
     for name in REFUSED_OPTIONS:
         if getattr(config, name) is not None:
             raise Unsupported(f"the LM option {name!r} is not supported natively")
-    if one.request.tools:
+    if request.tools:
         raise Unsupported("native tool calling is not supported natively")
     options = {name: getattr(config, name) for name in PLAIN_OPTIONS if getattr(config, name) is not None}
     if config.stop:
@@ -69,20 +71,22 @@ def options_of(one: Captured) -> dict[str, Any]:
     return options
 
 
-def _system(one: Captured) -> str:
-    system = one.request.system
+def system_of(request: Request) -> str:
+    """The system text; empty without one."""
+    system = request.system
     if isinstance(system, str):
         return system
-    return "".join(_part(part) for part in system or ())
+    return "".join(part_of(part) for part in system or ())
 
 
 def _text(message: Any) -> str:
     if len(message.parts) != 1:
         raise Unsupported("a message has several parts; only plain text is native")
-    return _part(message.parts[0])
+    return part_of(message.parts[0])
 
 
-def _part(part: Any) -> str:
+def part_of(part: Any) -> str:
+    """The text of a part. Raises Unsupported for any other."""
     if type(part) is not TextPart:
         raise Unsupported(f"a message has a {type(part).__name__}; only plain text is native")
     return str(part.text)

@@ -1,0 +1,115 @@
+"""What a worker asks a model, read and checked: it is users' code that speaks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from dspex.configuration.models import MOST_DIMENSIONS
+from dspex.gateway.records import Message, Options
+from dspex.kit.errors import Invalid
+
+# What the gateway decides, and no extension of a request may.
+RESERVED = frozenset(
+    {
+        *("model", "messages", "input", "n", "stream", "stream_options", "tools", "tool_choice"),
+        *("max_tokens", "max_completion_tokens", "max_output_tokens", "service_tier", "user"),
+        *("api_key", "api_base", "base_url", "headers", "extra_headers", "timeout"),
+        *("generationConfig", "contents", "systemInstruction", "system", "store", "metadata"),
+    }
+)
+# Options that say on whose account, and how a provider bills and keeps it.
+_NOT_THEIRS: dict[str, Any] = {"service_tier": None, "user_id": None, "store": None}
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """`alias` is None where a program made its own `dspy.LM`: `model` says which, as DSPy spells it."""
+
+    __pydantic_config__ = ConfigDict(extra="ignore", strict=False)
+
+    model: str
+    alias: str | None = None
+    messages: tuple[Message, ...] = ()
+    options: Options = field(default_factory=Options)
+    rollout_id: int | None = None
+    adapter: str | None = None
+    step: str | None = None
+    canonical: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingCall:
+    """`model` as a program's `dspy.Embedder` spells it."""
+
+    __pydantic_config__ = ConfigDict(extra="ignore", strict=False)
+
+    model: str
+    texts: tuple[str, ...]
+    dimensions: Annotated[int, Field(ge=1, le=MOST_DIMENSIONS)] | None = None
+    step: str | None = None
+
+
+_call: TypeAdapter[ModelCall] = TypeAdapter(ModelCall)
+_embedding: TypeAdapter[EmbeddingCall] = TypeAdapter(EmbeddingCall)
+
+
+def read_call(asked: Any) -> ModelCall:
+    """Raises Invalid: bad_model_call for what is no call, extension_not_allowed, file_not_allowed."""
+    call = _read(_call, asked)
+    check_extensions(call.options.extensions)
+    canonical = checked(call.canonical)
+    options = replace(call.options, **_NOT_THEIRS)
+    if canonical is None:
+        return replace(call, options=options)
+    # What is sent is what budgets are reserved by.
+    config = dict(canonical.get("config") or {})
+    options = replace(options, max_tokens=config.get("max_tokens"))
+    config = {name: value for name, value in config.items() if name not in _NOT_THEIRS}
+    return replace(call, options=options, canonical={**canonical, "config": config})
+
+
+def read_embedding(asked: Any) -> EmbeddingCall:
+    """Raises Invalid (code bad_model_call)."""
+    return _read(_embedding, asked)
+
+
+def _read(form: TypeAdapter[T], asked: Any) -> T:
+    try:
+        return form.validate_python(asked)
+    except (ValidationError, RecursionError) as error:
+        raise Invalid(
+            f"A model call of the program can't be read: {error}"[:500], code="bad_model_call"
+        ) from None
+
+
+def check_extensions(extensions: Mapping[str, Any] | None) -> None:
+    """Raises Invalid for members of a provider's request that say what is asked, of whom, or on whose account."""
+    refused = sorted(RESERVED & set(extensions or ()))
+    if refused:
+        raise Invalid(
+            f"A model call sets {', '.join(refused)} of the provider's request by itself; leave that to the node.",
+            code="extension_not_allowed",
+        )
+
+
+def checked(canonical: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Raises Invalid for a request that would have this node read files, or speak of a provider's stored ones."""
+    if canonical is not None:
+        check_extensions((canonical.get("config") or {}).get("extensions"))
+        waiting: list[Any] = [canonical.get("messages"), canonical.get("system")]
+        while waiting:
+            one = waiting.pop()
+            if isinstance(one, Mapping):
+                if one.get("path") is not None or one.get("file_id") is not None:
+                    raise Invalid(
+                        "A model call names a file; send its content, as `dspy.Image` and its like do by themselves.",
+                        code="file_not_allowed",
+                    )
+                waiting.append(one.get("content"))
+                waiting.append(one.get("parts"))
+            elif isinstance(one, list):
+                waiting.extend(one)
+    return canonical

@@ -1,0 +1,1 @@
+"""Pools of worker processes with real DSPy, seen from the node."""
