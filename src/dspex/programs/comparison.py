@@ -1,7 +1,7 @@
 """What differs between two versions: instructions and demos of each predictor, fields, settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dspex.programs.records import Definition
@@ -62,8 +62,8 @@ def compare(
     names = [*old, *(name for name in new if name not in old)]
     return Comparison(
         predictors=tuple(_compare(name, old.get(name), new.get(name)) for name in names),
-        signature=_fields(before.signature, after.signature),
-        settings=_settings(before, after),
+        signature=(*_fields(before.signature, after.signature), *_fields_of_steps(before, after)),
+        settings=(*_settings(before, after), *_wiring(before, after)),
     )
 
 
@@ -87,14 +87,31 @@ def _predictors(definition: Definition, saved: Mapping[str, Any] | None) -> dict
         name: _Predictor(_instructions(one.get("signature")), tuple(one["demos"]))
         for name, one in predictor_states(state).items()
     }
-    if found:
-        return found
-    name = "predict" if definition.module == "chain_of_thought" else "self"
-    return {name: _Predictor(definition.signature.get("instructions"), ())}
+    if definition.module == "pipeline":
+        # A state may be of some steps only.
+        return {
+            name: _Predictor(step["signature"].get("instructions"), ())
+            for step in definition.config["steps"]
+            if (name := predictor_name(step["module"], step["name"])) is not None
+        } | found
+    name = predictor_name(definition.module) or "self"
+    return found or {name: _Predictor(definition.signature.get("instructions"), ())}
 
 
 def _instructions(signature: Any) -> Any:
     return signature.get("instructions") if isinstance(signature, Mapping) else None
+
+
+# What each module calls its only predictor; others have several.
+_PREDICTOR: Mapping[str, str] = {"predict": "self", "chain_of_thought": "predict"}
+
+
+def predictor_name(module: str, step: str | None = None) -> str | None:
+    """What DSPy calls the only predictor of a module, or of a pipeline's step; None where there may be several."""
+    name = _PREDICTOR.get(module)
+    if step is None or name is None:
+        return name
+    return step if name == "self" else f"{step}.{name}"
 
 
 def predictor_states(state: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -122,6 +139,48 @@ def _fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Change
         if before.get(key) != after.get(key):
             changes.append(Change(f"/{key}", before.get(key), after.get(key)))
     return tuple(changes)
+
+
+def _fields_of_steps(before: Definition, after: Definition) -> tuple[Change, ...]:
+    """Of steps that both have."""
+    old, new = _steps(before), _steps(after)
+    return tuple(
+        replace(change, what=f"/steps/{name}{change.what}")
+        for name in old
+        if name in new
+        for change in _fields(old[name]["signature"], new[name]["signature"])
+    )
+
+
+def _wiring(before: Definition, after: Definition) -> tuple[Change, ...]:
+    old, new = _steps(before), _steps(after)
+    changes = [] if list(old) == list(new) else [Change("steps", list(old) or None, list(new) or None)]
+    for name in old:
+        if name in new:
+            one, other = _step_settings(old[name]), _step_settings(new[name])
+            changes += [
+                Change(f"steps.{name}.{what}", one[what], other[what])
+                for what in one
+                if one[what] != other[what]
+            ]
+    outputs = before.config.get("outputs"), after.config.get("outputs")
+    return tuple(changes) if outputs[0] == outputs[1] else (*changes, Change("outputs", *outputs))
+
+
+def _steps(definition: Definition) -> dict[str, Mapping[str, Any]]:
+    return (
+        {} if definition.module != "pipeline" else {step["name"]: step for step in definition.config["steps"]}
+    )
+
+
+def _step_settings(step: Mapping[str, Any]) -> dict[str, Any]:
+    lm = step["lm"]
+    return {
+        **{name: step[name] for name in ("module", "adapter", "inputs", "when", "on_failure")},
+        "model": lm["alias"],
+        "provider_model": lm["model"],
+        "options": lm["options"],
+    }
 
 
 def _settings(before: Definition, after: Definition) -> tuple[Change, ...]:

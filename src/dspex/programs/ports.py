@@ -32,6 +32,22 @@ class Compiler(Protocol):
         ...
 
 
+class Inspector(Protocol):
+    """Real DSPy in pools: imports and builds programs without running them."""
+
+    async def inspect(self, definitions: Sequence[Definition]) -> list[Compiled | Refused]:
+        """One outcome for each definition, in order. Raises Unavailable when there is no pool here."""
+        ...
+
+
+class SignatureReader(Protocol):
+    """Real DSPy in pools: imports `dspy.Signature` classes."""
+
+    async def signatures(self, references: Sequence[str]) -> list[Mapping[str, Any] | Refused]:
+        """The document of each "package.module:Class", in order. Raises Unavailable when there is no pool here."""
+        ...
+
+
 class ProgramReader(Protocol):
     async def get(self, project: str, name: str) -> Program | None:
         """By name, archived ones too."""
@@ -63,7 +79,15 @@ class ProgramReader(Protocol):
         """All of them, newest first: what a rollback goes back to may lie behind any number of others."""
         ...
 
+    async def deployed(self) -> Sequence[tuple[str, Version]]:
+        """The deployed version of every program that is not archived, in all projects, with the program's name."""
+        ...
+
     async def compiled(self, project: str, digest: str) -> CompiledDocument | None: ...
+
+    async def have_compiled(self, project: str, digests: Sequence[str]) -> set[str]:
+        """Those of these digests, a thousand at most, that a document is kept under."""
+        ...
 
 
 class ProgramStore(ProgramReader, Protocol):

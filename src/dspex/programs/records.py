@@ -5,9 +5,27 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-Module = Literal["predict", "chain_of_thought"]
-Adapter = Literal["chat", "json"]
-Executor = Literal["native", "mock"]
+from dspex.configuration.alerting import AlertThresholds
+from dspex.configuration.caching import CachePolicy
+from dspex.configuration.spending import Budget, RateLimit
+
+Module = Literal[
+    "predict",
+    "chain_of_thought",
+    "react",
+    "program_of_thought",
+    "best_of_n",
+    "refine",
+    "multi_chain_comparison",
+    "majority",
+    "custom",
+    "pipeline",
+]
+Adapter = Literal["chat", "json", "xml", "two_step"]
+NATIVE_MODULES: frozenset[str] = frozenset({"predict", "chain_of_thought"})
+NATIVE_ADAPTERS: frozenset[str] = frozenset({"chat", "json"})
+Executor = Literal["native", "pool", "mock"]
+WantedExecutor = Literal["auto", "native", "pool"]
 VersionStatus = Literal["draft", "initializing", "ready", "optimized", "deployed", "error"]
 ProgramStatus = Literal["draft", "initializing", "ready", "optimized", "deployed", "error", "archived"]
 Source = Literal["file", "api"]
@@ -32,8 +50,11 @@ class LanguageModelChoice:
 class Definition:
     """Everything that decides what a version does. Its canonical JSON is what `digest` covers.
 
-    `signature` is the structured document of `signatures.document`; `state` is DSPy's own saved JSON
-    (instructions, demos) or None. With `mock`, a script of `executions.mock`, no model is asked.
+    `signature` is the structured document of `signatures.document`, empty where a custom module has its own; `state`
+    is DSPy's own saved JSON
+    (instructions, demos) or None. With `mock`, a script of `executions.mock`, no model is asked. `config` are the
+    options of the module kind, for a pipeline its steps as in `pipelines.canonical`; `code` the digest of the Python
+    files that it refers to.
     """
 
     signature: Mapping[str, Any]
@@ -42,13 +63,19 @@ class Definition:
     lm: LanguageModelChoice
     state: Mapping[str, Any] | None = None
     mock: Mapping[str, Any] | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    code: str | None = None
+    executor: WantedExecutor = "auto"
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
     """One immutable version. `number` counts from 1 within its program; `digest` is sha256 in hex.
 
-    `executor` and `executor_reason` say how it runs and why; `error` says why initializing failed.
+    `executor` and `executor_reason` say how it runs and why; `error` says why initializing failed, which a version
+    that other releases can run keeps beside its status. `compiled_digest` is where it was compiled to last, by
+    whichever release; what one can run it finds under the digest of its own. `signature` is what a program in a pool
+    takes and gives, as it was found there; without outputs in it, any may come.
     """
 
     id: str
@@ -64,6 +91,7 @@ class Version:
     error: str | None = None
     compiled_digest: str | None = None
     parent_id: str | None = None
+    signature: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +100,19 @@ class ProgramSettings:
 
     `timeout_s` bounds one request (None: the node's limit); `on_violation: fail` turns a broken output
     constraint into a failure. `declared` is the digest of the version that the configuration file last asked
-    for: only a change of it makes the file deploy, so that a rollback survives a restart.
+    for, and `declared_after` the newest deployment when it began to: until there is a newer one the file's version
+    waits to be deployed, and then only a change of the file deploys, so that a rollback survives a restart. Without
+    a `cache` policy the node's holds; `alerts` are thresholds of its own.
     """
 
     timeout_s: float | None = None
     on_violation: Literal["report", "fail"] = "report"
     declared: str | None = None
+    declared_after: str | None = None
+    cache: CachePolicy | None = None
+    rate_limit: RateLimit | None = None
+    budget: Budget | None = None
+    alerts: AlertThresholds | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,14 +13,15 @@ from dspex.kit import json
 from dspex.kit.errors import Conflict
 from dspex.programs.records import (
     COMPILED_FORMAT,
-    EXECUTABLE,
     Definition,
     Deployment,
     Program,
+    ProgramSettings,
     ProgramStatus,
-    Version,
     VersionStatus,
 )
+from dspex.signatures.records import Field, Signature
+from dspex.signatures.types import STR
 
 # The lifecycle of one version. `deployed` steps back to ready or optimized when another takes its place.
 TRANSITIONS: Mapping[VersionStatus, frozenset[VersionStatus]] = {
@@ -33,7 +34,8 @@ TRANSITIONS: Mapping[VersionStatus, frozenset[VersionStatus]] = {
     "deployed": frozenset({"ready", "optimized"}),
 }
 _PRECEDENCE: tuple[VersionStatus, ...] = ("deployed", "optimized", "ready", "initializing", "error", "draft")
-ADHOC = "adhoc"
+# What executions are of that belong to no program; none may have such a name.
+ADHOC, EMBEDDINGS = "adhoc", "embeddings"
 _NAME = re.compile(PROGRAM_NAME)
 
 
@@ -46,7 +48,9 @@ def check_live(program: Program) -> None:
     """Raises Conflict (code program_archived)."""
     if program.archived_at is not None:
         raise Conflict(
-            f"{program.name!r} is archived; make a program with another name.", code="program_archived"
+            f"{program.name!r} is archived; make a program with another name. If a file declared it, put it back there "
+            "and run `dspex reload`.",
+            code="program_archived",
         )
 
 
@@ -54,6 +58,28 @@ def check_transition(current: VersionStatus, wanted: VersionStatus) -> None:
     """Raises Conflict (code illegal_transition) for a step the lifecycle does not have."""
     if wanted not in TRANSITIONS[current]:
         raise Conflict(f"A version that is {current} can't become {wanted}.", code="illegal_transition")
+
+
+# How kinds call what they write down before the outputs; the others run an inner module.
+_WRITTEN_DOWN: Mapping[str, str | None] = {
+    "predict": None,
+    "chain_of_thought": "reasoning",
+    "react": "reasoning",
+    "program_of_thought": "reasoning",
+    "multi_chain_comparison": "rationale",
+    "custom": None,
+}
+
+
+def answers_of(signature: Signature, module: str, config: Mapping[str, Any] | None = None) -> Signature:
+    """What the module really answers: what it writes down, the author's own if there is one, before the others."""
+    inner = (config or {}).get("of", "chain_of_thought")
+    name = _WRITTEN_DOWN[module if module in _WRITTEN_DOWN else inner]
+    if name is None:
+        return signature
+    own = [field for field in signature.outputs if field.name == name]
+    others = [field for field in signature.outputs if field.name != name]
+    return replace(signature, outputs=(*(own or [Field(name, STR)]), *others))
 
 
 def program_status(program: Program, version_statuses: Iterable[str]) -> ProgramStatus:
@@ -80,15 +106,36 @@ def definition_digest(definition: Definition) -> str:
 def compiled_digest(definition: Definition) -> str:
     """Where a definition's compiled document is kept: by what it is made from, its form, and who reads replies.
 
-    Without the model's alias, since what is compiled does not depend on our name for the model. With the
+    Without the models' aliases, since what is compiled does not depend on our names for them. With the
     versions of the parsers, since a document is checked against DSPy with those.
     """
-    nameless = replace(definition, lm=replace(definition.lm, alias=""))
-    return hashlib.sha256(_form() + _content(nameless)).hexdigest()
+    return hashlib.sha256(_form() + _content(nameless(definition))).hexdigest()
+
+
+def nameless(definition: Definition) -> Definition:
+    """Without the aliases of models, also of a pipeline's steps."""
+    config = definition.config
+    if definition.module == "pipeline":
+        steps = [{**step, "lm": {**step["lm"], "alias": ""}} for step in config["steps"]]
+        config = {**config, "steps": steps}
+    return replace(definition, lm=replace(definition.lm, alias=""), config=config)
+
+
+def signature_digest(reference: str, code: str) -> str:
+    """Where the document of a signature class is kept: by its name, the files behind it, and who reads it."""
+    return hashlib.sha256(_form() + f" signature {reference} {code}".encode()).hexdigest()
+
+
+# Members that came later: where they say nothing, a definition keeps the digest that it had before them.
+_LATER: Mapping[str, Any] = {"config": {}, "code": None, "executor": "auto"}
 
 
 def _content(definition: Definition) -> bytes:
-    content = asdict(definition)
+    content = {
+        name: value
+        for name, value in asdict(definition).items()
+        if name not in _LATER or value != _LATER[name]
+    }
     content["lm"]["options"] = dict(sorted(definition.lm.options.items()))
     return json.dumps(content)
 
@@ -99,13 +146,13 @@ def _form() -> bytes:
     return " ".join([str(COMPILED_FORMAT), *parsers]).encode()
 
 
-def is_stale(of: Version) -> bool:
-    """Whether it runs on a document in the form of another release, and has to be compiled again."""
-    return (
-        of.status in EXECUTABLE
-        and of.definition.mock is None
-        and of.compiled_digest != compiled_digest(of.definition)
-    )
+def is_awaited(settings: ProgramSettings, history: Sequence[Deployment]) -> bool:
+    """Whether what the file asked for last is still to be deployed: nothing has been since it asked.
+
+    `history` is newest first. What was deployed since, by whomever, is later than the file.
+    """
+    newest = history[0].id if history else None
+    return newest == settings.declared_after
 
 
 def previous_deployment(history: Sequence[Deployment]) -> str | None:

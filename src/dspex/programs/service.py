@@ -1,24 +1,23 @@
 """Use cases around programs: register, initialize, deploy, roll back, archive, compare, move."""
 
-import asyncio
 import builtins
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import structlog
-
 from dspex.kit.clock import Clock
-from dspex.kit.errors import Conflict, DspexError, Exhausted, Invalid, Missing
+from dspex.kit.errors import Conflict, Missing
 from dspex.kit.facts import Facts
 from dspex.kit.ids import new_id
 from dspex.kit.paging import MAX_LIMIT, Page
 from dspex.programs.comparison import Comparison, compare
+from dspex.programs.definitions import contract_of
 from dspex.programs.facts import ProgramChanged
-from dspex.programs.ports import Compiled, Compiler, ProgramStore, Refused
+from dspex.programs.initializing import Initializing
+from dspex.programs.pipelines.states import joined
+from dspex.programs.ports import Compiler, ProgramStore
 from dspex.programs.records import (
     EXECUTABLE,
-    CompiledDocument,
     Definition,
     Deployment,
     Program,
@@ -29,31 +28,21 @@ from dspex.programs.records import (
 )
 from dspex.programs.rules import (
     ADHOC,
+    EMBEDDINGS,
     check_live,
-    check_transition,
-    compiled_digest,
     definition_digest,
     is_name,
-    is_stale,
     previous_deployment,
     program_status,
 )
-from dspex.programs.transfer import imported_state
-
-log = structlog.get_logger(__name__)
-ADHOC_QUEUE = 64
-REFUSALS_KEPT = 1000
+from dspex.programs.transfer import imported_pipeline_state, imported_state
+from dspex.signatures.records import Signature
 
 
-class ProgramService:
+class ProgramService(Initializing):
     def __init__(self, store: ProgramStore, compiler: Compiler, clock: Clock, facts: Facts) -> None:
-        self._store = store
-        self._compiler = compiler
-        self._clock = clock
+        super().__init__(store, compiler, clock)
         self._facts = facts
-        self._compiling: dict[tuple[str, str], asyncio.Task[CompiledDocument]] = {}
-        # Asking again for what DSPy refuses should not start a process again.
-        self._refused: dict[str, str] = {}
 
     async def get(self, project: str, name: str) -> Program:
         """Raises Missing (code program_missing)."""
@@ -83,9 +72,9 @@ class ProgramService:
         description: str | None = None,
     ) -> tuple[Program, Version]:
         """A new program with its first version, a draft. Raises Conflict when the name is taken."""
-        if name == ADHOC:
+        if name in (ADHOC, EMBEDDINGS):
             raise Conflict(
-                f"{ADHOC!r} names the executions without a program; choose another name.",
+                f"{name!r} names executions without a program; choose another name.",
                 code="reserved_name",
             )
         now = self._clock.now()
@@ -120,141 +109,25 @@ class ProgramService:
             parent_id=parent_id,
         )
 
-    async def initialize(self, versions: Sequence[Version]) -> builtins.list[Version]:
-        """Makes versions executable: compiled documents found again, the rest compiled in one worker run.
-
-        A refused definition leaves its version in `error` with the reason. Raises Conflict for a version
-        that can't be initialized; and, once the others are done, Unavailable or TimedOut when the compiler is
-        missing, dies or hangs (its versions are in `error` then).
-        """
-        started = [await self._start(version) for version in versions]
-        missing = [
-            version
-            for version in started
-            if (version.status == "initializing" or is_stale(version))
-            and version.definition.mock is None
-            and await self._store.compiled(version.project, compiled_digest(version.definition)) is None
-        ]
-        failure: DspexError | None = None
-        compiled: Sequence[Compiled | Refused] = ()
-        if missing:
-            try:
-                compiled = await self._compiler.compile([version.definition for version in missing])
-            except DspexError as error:
-                failure = error
-                compiled = [Refused(error.message) for _ in missing]
-        outcomes = dict(zip((version.id for version in missing), compiled, strict=True))
-        concluded = [await self._conclude(version, outcomes.get(version.id)) for version in started]
-        if failure is not None:
-            raise failure
-        return concluded
-
-    async def _start(self, version: Version) -> Version:
-        """The version, initializing; or as another node has made it executable meanwhile.
-
-        One that runs on a document of another release stays what it is while it is compiled again.
-        """
-        if is_stale(version):
-            return version
-        check_transition(version.status, "initializing")
-        started = replace(version, status="initializing", error=None)
-        try:
-            await self._store.update_version(started, expected_status=version.status)
-        except Conflict:
-            stored = await self._store.version(version.project, version.id)
-            if stored is None or stored.status not in {"initializing", *EXECUTABLE}:
-                raise
-            return stored
-        return started
-
-    async def _conclude(self, version: Version, outcome: Compiled | Refused | None) -> Version:
-        if version.status != "initializing" and not is_stale(version):
-            return version
-        if version.definition.mock is not None:
-            mocked = replace(version, status="ready", executor="mock", executor_reason="asked for")
-            return await self._finish(version, mocked)
-        if isinstance(outcome, Refused):
-            status = version.status if version.status in EXECUTABLE else "error"
-            return await self._finish(version, replace(version, status=status, error=outcome.reason))
-        digest = compiled_digest(version.definition)
-        if isinstance(outcome, Compiled):
-            await self._store.add_compiled(
-                CompiledDocument(
-                    digest, version.project, outcome.document, outcome.saved_state, self._clock.now()
-                )
-            )
-        reason = "exact: compiled by DSPy and checked against it"
-        return await self._finish(
-            version,
-            replace(
-                version,
-                status=version.status if version.status in EXECUTABLE else "ready",
-                error=None,
-                executor="native",
-                executor_reason=reason,
-                compiled_digest=digest,
-            ),
-        )
-
-    async def _finish(self, before: Version, after: Version) -> Version:
-        if after.status != before.status:
-            check_transition(before.status, after.status)
-        try:
-            await self._store.update_version(after, expected_status=before.status)
-        except Conflict:
-            # Another node initialized the same version meanwhile; compiling is deterministic, so its result is ours.
-            stored = await self._store.version(before.project, before.id)
-            if stored is None or stored.status not in EXECUTABLE:
-                raise
-            return stored
-        return after
-
-    async def compile_adhoc(self, project: str, definition: Definition) -> CompiledDocument:
-        """The compiled document of a definition that belongs to no program, compiled at most once.
-
-        Raises Invalid (code not_native) when it is refused, Unavailable without a compiler.
-        """
-        digest = compiled_digest(definition)
-        stored = await self._store.compiled(project, digest)
-        if stored is not None:
-            return stored
-        if digest in self._refused:
-            raise _not_native(self._refused[digest])
-        key = (project, digest)
-        task = self._compiling.get(key)
-        if task is None:
-            if len(self._compiling) >= ADHOC_QUEUE:
-                raise Exhausted(
-                    f"{ADHOC_QUEUE} signatures are waiting to be compiled; try again in a while, or register "
-                    "the program so that it is compiled once.",
-                    code="compile_queue_full",
-                    retry_after=10,
-                )
-            # A task of its own: the first caller going away must not fail the others who wait for it.
-            task = asyncio.create_task(self._compile_one(project, definition, digest))
-            self._compiling[key] = task
-            task.add_done_callback(lambda _: self._compiling.pop(key, None))
-        return await asyncio.shield(task)
-
-    async def _compile_one(self, project: str, definition: Definition, digest: str) -> CompiledDocument:
-        (outcome,) = await self._compiler.compile([definition])
-        if isinstance(outcome, Refused):
-            if len(self._refused) >= REFUSALS_KEPT:
-                self._refused.clear()
-            self._refused[digest] = outcome.reason
-            raise _not_native(outcome.reason)
-        compiled = CompiledDocument(digest, project, outcome.document, outcome.saved_state, self._clock.now())
-        await self._store.add_compiled(compiled)
-        return compiled
-
     async def deploy(self, program: Program, version: Version, *, rollback: bool = False) -> Program:
-        """Makes this version the one that answers. Raises Conflict when it can't run or the program is archived."""
+        """Makes this version the one that answers; one that only other releases could run is compiled first.
+
+        Raises Conflict when it can't run (code not_executable) or the program is archived, and as `initialize` when
+        it has to be compiled.
+        """
         check_live(program)
         if version.status not in EXECUTABLE:
             raise Conflict(
                 f"Version {version.number} of {program.name!r} is {version.status}"
                 + (f" ({version.error})" if version.error else "")
                 + "; initialize it first.",
+                code="not_executable",
+            )
+        unready = await self.unready([version])
+        if unready and (refused := await self.unready(await self.initialize(unready))):
+            raise Conflict(
+                f"Version {version.number} of {program.name!r} was compiled by another release, and this one can't: "
+                f"{refused[0].error}",
                 code="not_executable",
             )
         if program.deployed_version_id == version.id:
@@ -273,14 +146,17 @@ class ProgramService:
 
     async def rollback(self, program: Program) -> tuple[Program, Version]:
         """Deploys again what was deployed before the present version. Raises Conflict when there is nothing."""
-        history = await self._store.deployments(program.project, program.id)
-        target = previous_deployment(history)
+        target = previous_deployment(await self.history(program))
         version = await self._store.version(program.project, target) if target else None
         if version is None:
             raise Conflict(
                 f"{program.name!r} has no earlier deployment to go back to.", code="nothing_to_roll_back"
             )
         return await self.deploy(program, version, rollback=True), version
+
+    async def history(self, program: Program) -> Sequence[Deployment]:
+        """Its deployments, newest first."""
+        return await self._store.deployments(program.project, program.id)
 
     async def archive(self, program: Program) -> Program:
         """Takes the program out of service; its versions and executions stay. Archived twice is a Conflict."""
@@ -297,6 +173,17 @@ class ProgramService:
         await self._store.update(changed)
         self._facts.announce(ProgramChanged(program.project, program.name))
         return changed
+
+    async def deployed(self) -> Sequence[tuple[str, Version]]:
+        """What answers at the moment, in all projects: the programs' names and their versions."""
+        return await self._store.deployed()
+
+    async def version(self, project: str, version_id: str) -> Version:
+        """Raises Missing (code version_missing)."""
+        version = await self._store.version(project, version_id)
+        if version is None:
+            raise Missing("There is no such version.", code="version_missing")
+        return version
 
     async def version_numbered(self, program: Program, number: int) -> Version:
         """Raises Missing (code version_missing)."""
@@ -316,11 +203,26 @@ class ProgramService:
         version = await self._store.version(program.project, deployed) if deployed else None
         return version or await self.newest(program)
 
+    async def signature(self, project: str, name: str, number: int | None = None) -> Signature:
+        """What a version takes and gives, by default the current one's; see `contract_of`.
+
+        Raises Missing, Conflict (code signature_unknown) for a module that was not looked at yet.
+        """
+        program = await self.get(project, name)
+        version = await (self.current(program) if number is None else self.version_numbered(program, number))
+        found = contract_of(version)
+        if found is None:
+            raise Conflict(
+                f"What version {version.number} of {name!r} takes and gives is not known before it is initialized.",
+                code="signature_unknown",
+            )
+        return found
+
     async def versions(self, program: Program, *, limit: int, cursor: str | None) -> Page[Version]:
         return await self._store.versions(program.project, program.id, limit=limit, cursor=cursor)
 
     async def deployable(self, program: Program) -> Version:
-        """The newest version that can run, or the newest while none can: a failed import must not win."""
+        """The newest version that can run, or the newest while none can: one that failed must not win."""
         cursor: str | None = None
         while True:
             page = await self.versions(program, limit=MAX_LIMIT, cursor=cursor)
@@ -337,7 +239,8 @@ class ProgramService:
         """The executable version with what `module.save` wrote, and notes on what was left out of it.
 
         Raises Conflict for an archived program (program_archived) and a mock as the base (not_with_mock),
-        Invalid (bad_state) for a state that is none or of another module; Unavailable without a compiler.
+        Invalid (bad_state) for a state that is none or of another module; Unavailable without a compiler. What
+        can't run never becomes a version.
         """
         check_live(program)
         if base.definition.mock is not None:
@@ -346,12 +249,12 @@ class ProgramService:
                 "with a model as the base.",
                 code="not_with_mock",
             )
-        state, notes = imported_state(saved)
-        version = await self.add_version(program, replace(base.definition, state=state))
-        if version.status not in EXECUTABLE:
+        state, notes = _imported(saved, base.definition)
+        definition = replace(base.definition, state=state)
+        await self.check_state(program.project, definition)
+        version = await self.add_version(program, definition)
+        if await self.unready([version]):
             (version,) = await self.initialize([version])
-        if version.status not in EXECUTABLE:
-            raise Invalid(f"Version {version.number} can't run: {version.error}", code="bad_state")
         return version, notes
 
     async def compare(self, before: Version, after: Version) -> Comparison:
@@ -383,5 +286,9 @@ class ProgramService:
         return dict(compiled.saved_state)
 
 
-def _not_native(reason: str) -> Invalid:
-    return Invalid(f"This can't run: {reason}", code="not_native")
+def _imported(saved: Mapping[str, Any], definition: Definition) -> tuple[dict[str, Any], list[str]]:
+    if definition.module != "pipeline":
+        return imported_state(saved, definition.module)
+    modules = {step["name"]: step["module"] for step in definition.config["steps"]}
+    states, notes = imported_pipeline_state(saved, modules)
+    return joined(states), notes

@@ -9,6 +9,7 @@ their order is part of the prompt.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from dspex.kit.errors import Invalid, Problem
@@ -17,7 +18,12 @@ from dspex.signatures.problems import kind_of
 from dspex.signatures.reading import Path, Reading
 from dspex.signatures.records import UNSET, Field, Signature
 from dspex.signatures.schema_reader import SchemaReader
-from dspex.signatures.string_form import MAX_LENGTH, parse_signature_string
+from dspex.signatures.string_form import (
+    MAX_FIELDS,
+    MAX_LENGTH,
+    parse_inputs_string,
+    parse_signature_string,
+)
 from dspex.signatures.type_strings import type_to_string
 from dspex.signatures.types import (
     STR,
@@ -38,6 +44,16 @@ _FIELD_KEYS = ("name", "type", "description", "default")
 def parse_signature(source: str | Mapping[str, Any]) -> Signature:
     """From either form. Raises Invalid (code bad_signature)."""
     return parse_signature_string(source) if isinstance(source, str) else signature_from_document(source)
+
+
+def parse_inputs(source: str | list[Any]) -> tuple[Field, ...]:
+    """The input fields alone, from either form. Raises Invalid (code bad_signature)."""
+    if isinstance(source, str):
+        return parse_inputs_string(source)
+    reading = Reading()
+    fields = _fields({"inputs": source}, "inputs", "input", {}, reading)
+    reading.finish()
+    return fields
 
 
 def signature_from_document(document: Any) -> Signature:
@@ -64,6 +80,14 @@ def signature_from_document(document: Any) -> Signature:
     return signature
 
 
+def open_signature_from_document(document: Mapping[str, Any]) -> Signature:
+    """As `signature_from_document`, of a module whose outputs may not be known: an empty list takes any."""
+    if document.get("outputs"):
+        return signature_from_document(document)
+    known = signature_from_document({**document, "outputs": [{"name": "any"}]})
+    return replace(known, outputs=())
+
+
 def _fields(
     document: Mapping[str, Any], side: str, role: str, names: dict[str, str], reading: Reading
 ) -> tuple[Field, ...]:
@@ -72,6 +96,9 @@ def _fields(
         reading.problem(
             (side,), "missing", f"write a list with at least one {role}, as in [{{'name': 'text'}}]"
         )
+        return ()
+    if len(listed) > MAX_FIELDS:
+        reading.problem((side,), "too_large", f"a signature may have {MAX_FIELDS} fields on each side")
         return ()
     fields: list[Field] = []
     for index, entry in enumerate(listed):

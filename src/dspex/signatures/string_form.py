@@ -6,7 +6,7 @@ A superset of DSPy's string form. Python's own parser reads it, nothing is ever 
 import ast
 import keyword
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from dspex.kit.errors import Invalid, Problem
@@ -17,6 +17,8 @@ from dspex.signatures.type_strings import type_of_node
 from dspex.signatures.types import NONE, STR, FieldType
 
 MAX_LENGTH = 10_000
+# On each side. Compiling costs the square of it: a hundred take seconds.
+MAX_FIELDS = 100
 MAX_DEPTH = 40
 _EXCERPT = 30
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
@@ -44,6 +46,8 @@ def parse_signature_string(text: str) -> Signature:
     arrow = _find_arrow(text)
     inputs = _Part(text, 0, arrow).fields("input")
     outputs = _Part(text, arrow + 2, len(text)).fields("output")
+    for fields in (inputs, outputs):
+        _check_count(fields, text)
     seen = {field.name for _, field in inputs}
     for position, field in outputs:
         if field.name in seen:
@@ -51,6 +55,18 @@ def parse_signature_string(text: str) -> Signature:
                 f"{field.name!r} is an input and an output; rename one of them", text, position
             )
     return Signature(tuple(field for _, field in inputs), tuple(field for _, field in outputs))
+
+
+def parse_inputs_string(text: str) -> tuple[Field, ...]:
+    """What stands before the arrow, alone. Raises SignatureSyntaxError."""
+    for position, mark, _ in _Scan(text):
+        if mark == "->":
+            raise SignatureSyntaxError("write the inputs alone, without '->'", text, position)
+    if not text.strip():
+        raise SignatureSyntaxError("write at least one input, as in 'question'", text, 0)
+    fields = _Part(text, 0, len(text)).fields("input")
+    _check_count(fields, text)
+    return tuple(field for _, field in fields)
 
 
 def parse_type_string(text: str) -> FieldType:
@@ -66,6 +82,13 @@ def parse_type_string(text: str) -> FieldType:
         case [ast.Expr(value=node)]:
             return type_of_node(node, part.refuse)
     raise SignatureSyntaxError("write one type, such as str", text, 0)
+
+
+def _check_count(fields: Sequence[tuple[int, Field]], text: str) -> None:
+    if len(fields) > MAX_FIELDS:
+        position, _ = fields[MAX_FIELDS]
+        message = f"a signature may have {MAX_FIELDS} fields on each side; put some into one object"
+        raise SignatureSyntaxError(message, text, position)
 
 
 def _find_arrow(text: str) -> int:

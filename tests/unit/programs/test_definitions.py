@@ -8,6 +8,7 @@ from dspex.configuration.models import ModelRegistry, ModelSettings
 from dspex.kit.errors import Invalid
 from dspex.programs.definitions import choose_model, define
 from dspex.programs.records import LanguageModelChoice
+from dspex.programs.transfer import imported_state
 
 LM = LanguageModelChoice("main", "openai/gpt-4o-mini")
 SIGNATURE = {"instructions": "Answer.", "fields": []}
@@ -45,7 +46,7 @@ def test_the_model_saved_with_a_state_stays_behind_with_its_key(alone: bool) -> 
         "config": {"api_key": "hush"},
     }
     saved = predictor if alone else {"predict": predictor, "odd": {"lm": {"api_key": "hush"}}}
-    state = define("question -> answer", "predict", "chat", LM, saved).state
+    state = define("question -> answer", "predict" if alone else "chain_of_thought", "chat", LM, saved).state
     assert state is not None
     kept = state if alone else state["predict"]
     assert kept == {"demos": predictor["demos"], "signature": SIGNATURE, "lm": None}
@@ -56,3 +57,50 @@ def test_a_state_without_predictors_is_refused() -> None:
     with pytest.raises(Invalid, match=r"module\.save") as refused:
         define("question -> answer", "predict", "chat", LM, {"hello": 1})
     assert refused.value.code == "bad_state"
+
+
+PREDICTOR = {
+    "traces": [],
+    "demos": [{"question": "a"}],
+    "signature": {"instructions": "Do.", "fields": [{"prefix": None, "description": "what"}]},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "pointer"),
+    [
+        ({"demos": ["a"]}, "/demos/0"),
+        ({"demos": [{}, None]}, "/demos/1"),
+        ({"fields": []}, "/fields"),
+        ({"signature": None}, "/signature"),
+        ({"signature": "a -> b"}, "/signature"),
+        ({"signature": {"fields": []}}, "/signature/instructions"),
+        ({"signature": {"instructions": None, "fields": []}}, "/signature/instructions"),
+        ({"signature": {"instructions": "Do."}}, "/signature/fields"),
+        ({"signature": {"instructions": "Do.", "fields": {"a": 1}}}, "/signature/fields"),
+        ({"signature": {"instructions": "Do.", "fields": ["a"]}}, "/signature/fields/0"),
+        ({"signature": {"instructions": "Do.", "fields": [{"prefix": "A:"}]}}, "/signature/fields/0"),
+        (
+            {"signature": {"instructions": "Do.", "fields": [{"prefix": 1, "description": "a"}]}},
+            "/signature/fields/0",
+        ),
+    ],
+)
+def test_a_state_that_dspy_could_not_read_is_refused_where_it_is_wrong(
+    change: dict[str, Any], pointer: str
+) -> None:
+    saved = PREDICTOR | change
+    imported_state(PREDICTOR, "predict")
+    with pytest.raises(Invalid, match=pointer) as refused:
+        imported_state(saved, "predict")
+    assert (refused.value.code, [one.pointer for one in refused.value.problems]) == ("bad_state", [pointer])
+    with pytest.raises(Invalid) as refused:
+        define("question -> answer", "chain_of_thought", "chat", LM, {"predict": saved})
+    assert [one.pointer for one in refused.value.problems] == [f"/state/predict{pointer}"]
+
+
+def test_the_state_of_another_module_is_refused() -> None:
+    with pytest.raises(Invalid, match="chain_of_thought is 'predict', and it has 'self'"):
+        define("question -> answer", "chain_of_thought", "chat", LM, PREDICTOR)
+    with pytest.raises(Invalid, match="predict is 'self', and it has 'predict'"):
+        define("question -> answer", "predict", "chat", LM, {"predict": PREDICTOR})

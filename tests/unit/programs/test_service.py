@@ -1,39 +1,19 @@
 """Programs over stores in memory and a compiler that does as it is told."""
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
 
 from dspex.kit.clock import SystemClock
-from dspex.kit.errors import Conflict, Exhausted, Invalid, Unavailable
+from dspex.kit.errors import Conflict, Invalid, Unavailable
 from dspex.kit.facts import Facts
 from dspex.programs.definitions import define
 from dspex.programs.facts import ProgramChanged
-from dspex.programs.ports import Compiled, Refused
-from dspex.programs.records import Definition, LanguageModelChoice, Program, ProgramSettings, Version
-from dspex.programs.service import ADHOC_QUEUE, ProgramService
+from dspex.programs.ports import Refused
+from dspex.programs.records import Program, ProgramSettings, Version
+from dspex.programs.service import ProgramService
 from dspex.providers.memory.programs import MemoryPrograms
-
-LM = LanguageModelChoice("main", "openai/gpt-4o-mini", {})
-DOCUMENT = Compiled({"v": 1}, {"demos": []})
-
-
-class Compiler:
-    """Counts its runs; holds them back while `gate` is closed."""
-
-    def __init__(self) -> None:
-        self.runs: list[int] = []
-        self.outcome: Compiled | Refused | Exception = DOCUMENT
-        self.gate = asyncio.Event()
-        self.gate.set()
-
-    async def compile(self, definitions: Sequence[Definition]) -> list[Compiled | Refused]:
-        self.runs.append(len(definitions))
-        await self.gate.wait()
-        if isinstance(self.outcome, Exception):
-            raise self.outcome
-        return [self.outcome for _ in definitions]
+from tests.unit.programs.compiling import DOCUMENT, LM, Compiler, upgrade
 
 
 @pytest.fixture
@@ -186,49 +166,89 @@ async def test_the_same_definition_is_the_same_version(programs: ProgramService)
     assert again.id == version.id
 
 
-async def test_one_signature_asked_for_by_many_compiles_once(
+async def test_a_definition_that_kills_the_compiler_does_not_keep_others_from_running(
     programs: ProgramService, compiler: Compiler
 ) -> None:
-    definition = define("a -> b", "predict", "chat", LM)
-    compiled = await asyncio.gather(*(programs.compile_adhoc("default", definition) for _ in range(20)))
-    assert len({one.digest for one in compiled}) == 1
-    assert compiler.runs == [1]
-    await programs.compile_adhoc("default", definition)
-    assert compiler.runs == [1]
+    versions = [(await made(programs, f"p{number}", f"a{number} -> b"))[1] for number in range(10)]
+    compiler.deadly = versions[6].definition
+    with pytest.raises(Unavailable, match="-11"):
+        await programs.initialize(versions)
+    after = [await programs.version("default", one.id) for one in versions]
+    assert [one.status for one in after] == ["ready"] * 6 + ["error"] + ["ready"] * 3
+    assert after[6].error == "The compiler ended with status -11."
+    assert len(compiler.runs) < 10
 
 
-async def test_the_first_caller_leaving_does_not_fail_the_others(
+async def two_deployed_one_after_the_other(programs: ProgramService) -> Program:
+    program, first = await made(programs, "qa")
+    second = await programs.add_version(program, define("a -> c", "predict", "chat", LM))
+    for version in await programs.initialize([first, second]):
+        program = await programs.deploy(program, version)
+    return program
+
+
+@pytest.mark.parametrize("rollback", [True, False])
+async def test_what_another_release_compiled_is_compiled_before_it_is_deployed(
+    programs: ProgramService, compiler: Compiler, monkeypatch: pytest.MonkeyPatch, rollback: bool
+) -> None:
+    program = await two_deployed_one_after_the_other(programs)
+    upgrade(monkeypatch, "next")
+    first = await programs.version_numbered(program, 1)
+    assert await programs.unready([first]) == [first]
+    if rollback:
+        program, _ = await programs.rollback(program)
+    else:
+        program = await programs.deploy(program, first)
+    assert program.deployed_version_id == first.id
+    assert await programs.unready([await programs.version_numbered(program, 1)]) == []
+    assert compiler.runs == [2, 1]
+
+
+@pytest.mark.parametrize("outcome", [Refused("too strange"), Unavailable("DSPy is not installed here.")])
+async def test_what_this_release_cannot_compile_is_not_deployed(
+    programs: ProgramService,
+    compiler: Compiler,
+    monkeypatch: pytest.MonkeyPatch,
+    outcome: Refused | Unavailable,
+) -> None:
+    program = await two_deployed_one_after_the_other(programs)
+    upgrade(monkeypatch, "next")
+    compiler.outcome = outcome
+    expected = Conflict if isinstance(outcome, Refused) else Unavailable
+    with pytest.raises(expected, match=r"too strange|not installed"):
+        await programs.rollback(program)
+    assert (await programs.get("default", "qa")).deployed_version_id == program.deployed_version_id
+    # Nodes of the other release can still run it.
+    assert (await programs.version_numbered(program, 1)).status == "ready"
+
+
+async def test_releases_side_by_side_keep_each_their_document(
+    programs: ProgramService, compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, version = await made(programs, "qa")
+    with monkeypatch.context() as patch:
+        upgrade(patch, "next")
+        await programs.initialize([version])
+    version = await programs.version_numbered(program, 1)
+    assert await programs.unready([version]) == [version]
+    (version,) = await programs.initialize([version])
+    assert await programs.unready([version]) == []
+    upgrade(monkeypatch, "next")
+    assert await programs.unready([version]) == []
+    assert compiler.runs == [1, 1]
+
+
+async def test_an_import_that_cannot_run_leaves_no_version(
     programs: ProgramService, compiler: Compiler
 ) -> None:
-    definition = define("a -> b", "predict", "chat", LM)
-    compiler.gate.clear()
-    leaving = asyncio.create_task(programs.compile_adhoc("default", definition))
-    staying = asyncio.create_task(programs.compile_adhoc("default", definition))
-    while not compiler.runs:
-        await asyncio.sleep(0)
-    leaving.cancel()
-    compiler.gate.set()
-    assert (await staying).document == {"v": 1}
-
-
-async def test_a_queue_of_signatures_has_an_end(programs: ProgramService, compiler: Compiler) -> None:
-    compiler.gate.clear()
-    waiting = [
-        asyncio.create_task(programs.compile_adhoc("default", define(f"a{n} -> b", "predict", "chat", LM)))
-        for n in range(ADHOC_QUEUE)
-    ]
-    while len(compiler.runs) < ADHOC_QUEUE:
-        await asyncio.sleep(0)
-    with pytest.raises(Exhausted) as refused:
-        await programs.compile_adhoc("default", define("one_more -> b", "predict", "chat", LM))
-    assert refused.value.retry_after
-    compiler.gate.set()
-    await asyncio.gather(*waiting)
-
-
-async def test_a_refused_signature_is_invalid_with_the_reason(
-    programs: ProgramService, compiler: Compiler
-) -> None:
-    compiler.outcome = Refused("mistral goes through LiteLLM")
-    with pytest.raises(Invalid, match="mistral goes through LiteLLM"):
-        await programs.compile_adhoc("default", define("a -> b", "predict", "chat", LM))
+    program, base = await made(programs, "qa")
+    saved = {"demos": [{"a": 1}], "signature": {"instructions": "Do.", "fields": []}}
+    for outcome in (Refused("too strange"), Unavailable("DSPy is not installed here.")):
+        compiler.outcome = outcome
+        with pytest.raises((Invalid, Unavailable), match=r"too strange|not installed"):
+            await programs.import_state(program, saved, base=base)
+        assert (await programs.newest(program)).number == 1
+    compiler.outcome = DOCUMENT
+    version, _ = await programs.import_state(program, saved, base=base)
+    assert (version.number, version.status) == (2, "ready")
+    assert compiler.runs == [1, 1, 1]

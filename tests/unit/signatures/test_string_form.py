@@ -3,7 +3,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dspex.signatures.records import UNSET, Field
-from dspex.signatures.string_form import SignatureSyntaxError, parse_signature_string, parse_type_string
+from dspex.signatures.string_form import (
+    SignatureSyntaxError,
+    parse_inputs_string,
+    parse_signature_string,
+    parse_type_string,
+)
 from dspex.signatures.types import (
     ANY,
     BOOL,
@@ -197,3 +202,18 @@ def test_any_text_is_a_signature_or_an_error_with_a_place(text: str) -> None:
             parse(text)
         except SignatureSyntaxError as error:
             assert 0 <= error.position <= len(text)
+
+
+def test_inputs_alone() -> None:
+    text = "question, k: int = 3"
+    assert parse_inputs_string(text) == parse_signature_string(f"{text} -> answer").inputs
+
+
+@pytest.mark.parametrize(
+    ("text", "position"),
+    [("", 0), ("a -> b", 2), ("a: strr", 3), ("a, a", 3), (", ".join(f"f{n}" for n in range(101)), 490)],
+)
+def test_inputs_alone_are_refused_with_their_place(text: str, position: int) -> None:
+    with pytest.raises(SignatureSyntaxError) as refused:
+        parse_inputs_string(text)
+    assert refused.value.position == position

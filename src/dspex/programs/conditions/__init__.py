@@ -1,0 +1,1 @@
+"""The expressions of `when`: small, total and bounded; see docs/pipelines.md."""

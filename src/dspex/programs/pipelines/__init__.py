@@ -1,0 +1,1 @@
+"""Programs of several steps: read, wired, checked, and how values flow through them."""
