@@ -1,0 +1,1 @@
+"""Sets of examples: immutable versions under a name."""

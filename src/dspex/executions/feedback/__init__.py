@@ -1,0 +1,1 @@
+"""What people say of executions, and the datasets made of it."""

@@ -1,0 +1,1 @@
+"""Files of examples: JSON lines, JSON, CSV, Parquet."""
