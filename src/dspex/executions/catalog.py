@@ -1,32 +1,38 @@
 """What can be run, ready to run: programs resolved to compiled versions, kept in memory."""
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from dspex.executions.errors import NotExecutable
 from dspex.executions.mock import Mock
+from dspex.executions.native.pipeline import CompiledPipeline, load_pipeline
 from dspex.executions.native.program import CompiledProgram, load
+from dspex.executions.pooled import PooledProgram, pooled
 from dspex.kit.clock import Clock
 from dspex.kit.errors import Conflict, Missing, Unavailable
 from dspex.kit.facts import Facts
 from dspex.programs.facts import ProgramChanged
 from dspex.programs.ports import ProgramReader
 from dspex.programs.records import EXECUTABLE, CompiledDocument, Definition, Program, ProgramSettings, Version
-from dspex.programs.rules import definition_digest, is_name, is_stale, program_status
+from dspex.programs.rules import answers_of, compiled_digest, definition_digest, is_name, program_status
 from dspex.signatures.document import signature_from_document
-from dspex.signatures.records import Field, Signature
-from dspex.signatures.types import STR
+from dspex.signatures.records import Signature
 from dspex.signatures.validation import InputValidator, OutputChecker
 
 FRESH_S = 1.0
 KEPT = 1000
 DEFAULTS = ProgramSettings()
+Run = CompiledProgram | CompiledPipeline | PooledProgram | Mock
 
 
 @dataclass(frozen=True, slots=True)
 class Runnable:
-    """One version with everything a request needs; `run` is native or a mock."""
+    """One version with everything a request needs; `run` is native, in a pool, or a mock.
+
+    `model` is the default of a pipeline's steps.
+    """
 
     name: str
     program_id: str | None
@@ -38,8 +44,15 @@ class Runnable:
     outputs: Signature
     inputs: InputValidator
     checker: OutputChecker
-    run: CompiledProgram | Mock
+    run: Run
     model: str
+
+    @property
+    def models(self) -> Mapping[str | None, str]:
+        """The alias that is asked, by step of a pipeline; else by None."""
+        if isinstance(self.run, CompiledPipeline | PooledProgram) and self.run.plan is not None:
+            return {step.name: step.lm.alias for step in self.run.plan.steps}
+        return {None: self.model}
 
 
 @dataclass(slots=True)
@@ -66,6 +79,7 @@ class Catalog:
         self._built: OrderedDict[tuple[str, str], Runnable] = OrderedDict()
         # Apart, so that signatures without a program never push out a program.
         self._adhoc: OrderedDict[tuple[str, str], Runnable] = OrderedDict()
+        self._changes = 0
         facts.subscribe(ProgramChanged, self._forget)
 
     async def deployed(self, project: str, name: str) -> Runnable:
@@ -79,6 +93,7 @@ class Catalog:
             return known.runnable
         if known is not None:
             known.looking = True
+        changes = self._changes
         try:
             program = await self._program(project, name)
             version = await self._deployed_version(program)
@@ -93,7 +108,7 @@ class Catalog:
         finally:
             if known is not None:
                 known.looking = False
-        if self._current.get(key) is known:
+        if self._changes == changes:
             # Otherwise a deployment on this node came between, and what was read may be old.
             _keep(self._current, key, _Known(self._clock.monotonic(), runnable))
         return runnable
@@ -124,8 +139,7 @@ class Catalog:
         settings: ProgramSettings = DEFAULTS,
     ) -> Runnable:
         """A definition without a program, from what it was compiled to (None: it is a mock)."""
-        alias = definition.lm.alias
-        run = Mock(definition.mock or {}) if compiled is None else load(compiled.document, alias)
+        run = Mock(definition.mock or {}) if compiled is None else _ready(definition, compiled)
         runnable = _build(name, definition, run, settings, compiled.digest if compiled else None)
         _keep(self._adhoc, (project, f"{name}/{definition_digest(definition)}"), runnable)
         return runnable
@@ -152,52 +166,61 @@ class Catalog:
         return version
 
     async def _runnable(self, program: Program, version: Version) -> Runnable:
-        # Settings may change without a new version, and so may the document of another release.
-        key = (program.project, f"{version.id}/{version.compiled_digest}/{program.settings!r}")
+        # Settings may change without a new version.
+        key = (program.project, f"{version.id}/{program.settings!r}")
         if key not in self._built:
-            mock = version.definition.mock
-            run = await self._load(version) if mock is None else Mock(mock)
-            built = _build(
-                program.name, version.definition, run, program.settings, version.compiled_digest, version
-            )
+            run, digest = await self._load(version)
+            built = _build(program.name, version.definition, run, program.settings, digest, version)
             _keep(self._built, key, built)
         self._built.move_to_end(key)
         return self._built[key]
 
-    async def _load(self, version: Version) -> CompiledProgram:
-        digest = version.compiled_digest
-        if is_stale(version):
+    async def _load(self, version: Version) -> tuple[Run, str | None]:
+        """What runs, and the digest of the compiled document that it was made from."""
+        definition = version.definition
+        if definition.mock is not None:
+            return Mock(definition.mock), None
+        compiled = await self._programs.compiled(version.project, compiled_digest(definition))
+        if compiled is None:
+            failed = f" That failed: {version.error}" if version.error else ""
             raise NotExecutable(
                 f"Version {version.number} was compiled for another release of DSPex or of its parsers; "
-                "initialize it again.",
+                f"initialize it again.{failed}",
                 code="compiled_by_another_release",
             )
-        compiled = await self._programs.compiled(version.project, digest) if digest else None
-        if compiled is None:
-            raise NotExecutable(f"Version {version.number} has no compiled document; initialize it again.")
-        return load(compiled.document, version.definition.lm.alias)
+        return _ready(definition, compiled), compiled.digest
 
     def _forget(self, fact: ProgramChanged) -> None:
+        self._changes += 1
         self._current.pop((fact.project, fact.name), None)
 
 
-def with_reasoning(signature: Signature) -> Signature:
-    """What a chain of thought answers: `reasoning`, the author's own if there is one, before the others."""
-    own = [field for field in signature.outputs if field.name == "reasoning"]
-    others = [field for field in signature.outputs if field.name != "reasoning"]
-    return replace(signature, outputs=(*(own or [Field("reasoning", STR)]), *others))
+def _ready(definition: Definition, compiled: CompiledDocument) -> Run:
+    if compiled.document.get("executor") == "pool":
+        return pooled(definition, compiled.document)
+    if definition.module != "pipeline":
+        return load(compiled.document, definition.lm.alias)
+    aliases = {step["name"]: step["lm"]["alias"] for step in definition.config["steps"]}
+    return load_pipeline(compiled.document, aliases)
 
 
 def _build(
     name: str,
     definition: Definition,
-    run: CompiledProgram | Mock,
+    run: Run,
     settings: ProgramSettings,
     compiled_digest: str | None,
     version: Version | None = None,
 ) -> Runnable:
-    signature = signature_from_document(definition.signature)
-    outputs = with_reasoning(signature) if definition.module == "chain_of_thought" else signature
+    if isinstance(run, PooledProgram):
+        signature = outputs = run.signature
+    else:
+        signature = signature_from_document(definition.signature)
+        outputs = (
+            answers_of(signature, "chain_of_thought")
+            if definition.module == "chain_of_thought"
+            else signature
+        )
     return Runnable(
         name=name,
         program_id=version.program_id if version else None,

@@ -1,6 +1,6 @@
 """Failures of an execution that are neither bad input nor a failed language model call."""
 
-from dspex.kit.errors import Conflict, Invalid, Unavailable
+from dspex.kit.errors import Conflict, DspexError, Invalid, Unavailable
 
 
 class AdapterParseError(Unavailable):
@@ -37,3 +37,17 @@ class UnreadableReply(Unavailable):
     """The reply is nested so deeply that Python's parsers give up."""
 
     default_code = "reply_nested_too_deeply"
+
+
+class ProgramFailed(DspexError):
+    """A user's own code raised, or gave something else than its signature promises."""
+
+    kind = "internal"
+    default_code = "program_failed"
+
+
+class WorkerDied(Unavailable):
+    """The worker process died while the program ran in it; `alone` when no other program did."""
+
+    default_code = "worker_died"
+    alone = False

@@ -1,12 +1,44 @@
 """What the executions room announces."""
 
 from dataclasses import dataclass
+from typing import Literal
 
+from dspex.configuration.alerting import AlertThresholds
 from dspex.executions.records import Execution
+from dspex.kit.tracing import TraceContext
+
+PoolOutcome = Literal["completed", "failed", "died", "refused", "timeout", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBegan:
+    """The first piece of a field, or the end when there is none, went out `first_s` seconds after the request."""
+
+    program: str
+    first_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionFinished:
-    """An execution reached its final state and is recorded."""
+    """An execution reached its final state and is recorded.
+
+    Sizes are bytes of JSON, of the request an upper bound; None where nobody counted. `alerts` are the program's own
+    thresholds; `trace` is the execution's span while requests are traced. `cut_short`: a time limit of the caller's own
+    ended it, tighter than the program's and the node's.
+    """
 
     execution: Execution
+    input_bytes: int | None = None
+    output_bytes: int | None = None
+    alerts: AlertThresholds | None = None
+    trace: TraceContext | None = None
+    cut_short: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PoolCalled:
+    """A worker has answered, or could not. `refused`: the pool had no worker for it."""
+
+    pool: str
+    duration_s: float
+    outcome: PoolOutcome

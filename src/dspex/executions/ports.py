@@ -1,11 +1,17 @@
 """What the executions room needs from outside."""
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal, Protocol
 
+from dspex.executions.native.answers import Answer
 from dspex.executions.records import (
+    Activity,
+    Bucket,
+    CostGroup,
     CostLine,
+    Distribution,
     Execution,
     ExecutionFilter,
     ExecutionStatistics,
@@ -22,7 +28,7 @@ class ExecutionReader(Protocol):
     ) -> Page[Execution]:
         """`sort` is one of `records.SORTS`; ties are broken by id, so pages never overlap.
 
-        Records come without their `calls`. A page ends early, with a cursor, before the JSON of its records
+        Records come without their `calls` and `steps`. A page ends early, with a cursor, before the JSON of its records
         would pass `records.PAGE_SIZE` characters; it has one record at least.
         """
         ...
@@ -38,10 +44,39 @@ class ExecutionReader(Protocol):
     ) -> ExecutionStatistics: ...
 
     async def costs(
-        self, project: str, *, program: str | None, since: datetime | None, until: datetime | None
+        self,
+        project: str,
+        *,
+        by: Sequence[CostGroup],
+        program: str | None,
+        since: datetime | None,
+        until: datetime | None,
     ) -> Sequence[CostLine]:
-        """By day (UTC), program and model; newest day first, then by program and model."""
+        """A line for each group, in the order of COST_GROUPS: newest day first, the others by name, unknown ones first.
+
+        By nothing: one line, also for no executions.
+        """
         ...
+
+
+class ExecutionAnalytics(Protocol):
+    async def distribution(
+        self,
+        project: str,
+        metric: str,
+        *,
+        program: str | None,
+        since: datetime,
+        until: datetime,
+        bucket: timedelta | None,
+    ) -> tuple[Distribution, Sequence[Bucket]]:
+        """One of `records.METRICS` over the time, and over each stretch of length `bucket` of it, oldest first.
+
+        `since` is inclusive, `until` exclusive, both on created_at. The last bucket may be shorter.
+        """
+        ...
+
+    async def activity(self, project: str, *, since: datetime, until: datetime) -> Activity: ...
 
 
 class ExecutionStore(ExecutionReader, Protocol):
@@ -50,9 +85,9 @@ class ExecutionStore(ExecutionReader, Protocol):
         ...
 
     async def fail_orphans(self, *, beat_before: datetime, at: datetime, reason: str) -> int:
-        """Marks pending and running rows failed whose node is unknown, or last beat before that time.
+        """Marks pending and running rows failed whose node is unknown, or last beat before that time, and which
 
-        Returns how many."""
+        no job is about to run. Returns how many."""
         ...
 
     async def prune(
@@ -91,6 +126,10 @@ class Nodes(Protocol):
 
     async def last_beat(self, node: str) -> datetime | None: ...
 
+    async def alive(self, *, beat_after: datetime) -> Sequence[str]:
+        """Nodes that beat after that time, in order of their names."""
+        ...
+
     async def forget(self, *, beat_before: datetime) -> int:
         """Deletes nodes that last beat before that time, or left; returns how many.
 
@@ -102,6 +141,129 @@ class Nodes(Protocol):
 class Recorder(Protocol):
     """The way of finished executions into the store."""
 
-    async def record(self, execution: Execution) -> None:
-        """Returns once the record is committed. Raises Unavailable when it can't be."""
+    async def record(self, execution: Execution, *, behind: bool = False, certain: bool = False) -> None:
+        """Returns once the record is committed, or sooner where the durability allows it and it need not be `certain`.
+
+        Raises Unavailable when it can't be stored. With `behind` it returns before that; the record is committed
+        soon, at the latest at the end of the node.
+        """
+        ...
+
+    def check(self) -> None:
+        """Raises Unavailable while records can't be stored, as far as is known: a model need not be paid for then."""
+        ...
+
+
+class Keeper(Protocol):
+    """Whoever asked for an execution in the background, and decides whether it is over."""
+
+    async def own(self) -> None:
+        """Returns while the execution is surely this process's; is cancelled where it turns out not to be."""
+        ...
+
+    async def keep(self, execution: Execution) -> Execution | None:
+        """The execution as it was recorded; None when it is not over, or not this process's any more."""
+        ...
+
+
+class ReadingProcess(Protocol):
+    """Reads replies where that can be stopped at any moment and holds up nothing."""
+
+    async def ask(self, question: bytes, *, timeout_s: float) -> bytes:
+        """What `native.answers.answer` makes of it. Raises TimedOut, Exhausted when too many wait, Unavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PoolTask:
+    """One execution for a worker. `program` is the digest that `definition`, its JSON, is known by.
+
+    `deadline` is on the monotonic clock. A `repeatable` one is run again when its worker dies under it. `references`
+    name users' Python objects, and `code` is the digest of the files behind them.
+    """
+
+    pool: str
+    project: str
+    program: str
+    definition: bytes
+    execution_id: str
+    request_id: str
+    inputs: bytes
+    parameters: bytes
+    deadline: float
+    output_bytes: int
+    repeatable: bool
+    session_id: str | None = None
+    traceparent: str = ""
+    stream: bool = False
+    references: tuple[str, ...] = ()
+    code: str | None = None
+
+
+class PoolHost(Protocol):
+    """What the node does for an execution in a worker. All JSON."""
+
+    async def complete(self, asked: Any) -> Mapping[str, Any]:
+        """The answer of a language model, as `worker.proto` says. Raises DspexError."""
+        ...
+
+    async def embed(self, asked: Any) -> Mapping[str, Any]:
+        """Vectors of texts, as `worker.proto` says. Raises DspexError."""
+        ...
+
+    def told(self, event: Mapping[str, Any]) -> None:
+        """What became of a step of a pipeline."""
+        ...
+
+    def printed(self, stream: str, line: str) -> None:
+        """A line that the program printed, to "stdout" or "stderr"."""
+        ...
+
+
+WorkerState = Literal["initializing", "ready", "busy", "degraded", "terminating"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """`reason` is why a worker is degraded or leaves."""
+
+    pid: int
+    state: WorkerState
+    in_flight: int
+    served: int
+    age_s: float
+    memory_bytes: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """A pool as this process has it. `up` is False before anything needed it; `restarts` counts workers that died."""
+
+    name: str
+    up: bool
+    workers: Sequence[WorkerView]
+    wanted: int
+    waiting: int
+    restarts: int
+
+
+class PoolsView(Protocol):
+    def view(self) -> Sequence[PoolView]:
+        """Every pool of the configuration, and how it is."""
+        ...
+
+    async def recycle(self, name: str) -> int:
+        """Replaces the workers of a pool without dropping a request; how many. Raises Missing."""
+        ...
+
+
+class Pools(Protocol):
+    """Real DSPy in worker processes."""
+
+    async def run(self, task: PoolTask, host: PoolHost) -> Answer:
+        """What the program answered. Raises what it failed with: errors of `host` as they were, ProgramFailed,
+
+        WorkerDied, TimedOut, Exhausted when the pool is full, Unavailable.
+        """
         ...

@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dspex.configuration.models import ModelRegistry
-from dspex.executions.catalog import Catalog
+from dspex.executions.catalog import Catalog, Runnable
 from dspex.executions.parameters import check_parameters
 from dspex.executions.records import Execution
-from dspex.executions.service import ExecutionService, PredictionRequest
+from dspex.executions.requests import PredictionRequest
+from dspex.executions.service import ExecutionService
 from dspex.kit.errors import TimedOut
+from dspex.programs.adhoc import AdhocCompiling
 from dspex.programs.definitions import choose_model, define
 from dspex.programs.records import Adapter, Definition, Module, ProgramSettings
 from dspex.programs.rules import ADHOC
-from dspex.programs.service import ProgramService
 from dspex.signatures.document import signature_from_document
 from dspex.signatures.service import SignatureService
 from dspex.signatures.validation import InputValidator
@@ -35,14 +36,14 @@ class Predictions:
     def __init__(
         self,
         catalog: Catalog,
-        programs: ProgramService,
+        compiling: AdhocCompiling,
         signatures: SignatureService,
         executions: ExecutionService,
         models: ModelRegistry,
     ) -> None:
         self._catalog = catalog
         self._signatures = signatures
-        self._programs = programs
+        self._compiling = compiling
         self._executions = executions
         self._models = models
 
@@ -55,11 +56,35 @@ class Predictions:
         self, name: str, request: PredictionRequest, *, version: int | None = None
     ) -> Execution:
         """Runs the deployed version, or the one numbered. Errors are Catalog's and ExecutionService's."""
-        if version is None:
-            runnable = await self._catalog.deployed(request.project, name)
-        else:
-            runnable = await self._catalog.version(request.project, name, version)
+        runnable = await self.runnable(request.project, name, version=version)
         return await self._executions.predict(runnable, request)
+
+    async def check_program(
+        self, name: str, request: PredictionRequest, *, version: int | None = None
+    ) -> Runnable:
+        """What would run, after all checks that need no model. Errors are those of `program`."""
+        runnable = await self.runnable(request.project, name, version=version)
+        self._executions.check(runnable, request)
+        return runnable
+
+    async def run(self, runnable: Runnable, request: PredictionRequest) -> Execution:
+        """Runs what was found before. Errors are ExecutionService's."""
+        return await self._executions.predict(runnable, request)
+
+    async def runnable(self, project: str, name: str, *, version: int | None = None) -> Runnable:
+        """The deployed version, or the one numbered. Raises Missing, NotExecutable."""
+        if version is None:
+            return await self._catalog.deployed(project, name)
+        return await self._catalog.version(project, name, version)
+
+    def check_adhoc(self, wanted: Adhoc, request: PredictionRequest) -> None:
+        """All checks that need neither model nor compiler. Raises Invalid."""
+        definition = define(
+            wanted.signature, wanted.module, wanted.adapter, choose_model(self._models, wanted.model)
+        )
+        self._executions.check_size(request)
+        InputValidator(signature_from_document(definition.signature)).validate(request.inputs)
+        check_parameters(request.parameters)
 
     async def adhoc(self, wanted: Adhoc, request: PredictionRequest) -> Execution:
         """Runs a signature, compiled and registered the first time it is seen.
@@ -75,7 +100,7 @@ class Predictions:
             InputValidator(signature).validate(request.inputs)
             check_parameters(request.parameters)
             async with self._within(request) as rest:
-                compiled = await self._programs.compile_adhoc(request.project, definition)
+                compiled = await self._compiling.compile(request.project, definition)
                 await self._signatures.find_or_create(request.project, signature)
             runnable = self._catalog.adhoc(request.project, ADHOC, definition, compiled)
             request = rest()
@@ -89,7 +114,7 @@ class Predictions:
         if runnable is None:
             compiled = None
             if definition.mock is None:
-                compiled = await self._programs.compile_adhoc(request.project, definition)
+                compiled = await self._compiling.compile(request.project, definition)
             runnable = self._catalog.adhoc(request.project, name, definition, compiled, settings)
         return await self._executions.predict(runnable, request)
 
@@ -101,10 +126,10 @@ class Predictions:
         started = loop.time()
         try:
             async with asyncio.timeout(limit_s):
-                yield lambda: replace(request, timeout_s=max(limit_s - (loop.time() - started), 0.001))
+                yield lambda: replace(request, left_s=max(limit_s - (loop.time() - started), 0.001))
         except TimeoutError:
             raise TimedOut(
-                f"Compiling the signature took more than the {limit_s:g} s of the request; it goes on, so ask again.",
+                f"The signature was not compiled within the {limit_s:g} s of the request; ask again in a while.",
                 code="compile_timeout",
                 retry_after=2,
             ) from None

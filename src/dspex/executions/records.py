@@ -30,6 +30,8 @@ class Execution:
     Durations are milliseconds; `overhead_ms` is time not spent waiting for the provider. `usage` counts
     tokens by type. `cost_usd` is None when the price is unknown. `calls` is the trace: one JSON object
     for each language model call, without the rendered messages (those are derived when a trace is read).
+    `steps` are those of a pipeline, in its order, as `executions.steps.StepRun.to_json` has them. `key_id` is None for
+    the operator on the machine, who needs no key.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Execution:
     version: int | None = None
     compiled_digest: str | None = None
     session_id: str | None = None
+    key_id: str | None = None
     outputs: Mapping[str, Any] | None = None
     error: ExecutionError | None = None
     started_at: datetime | None = None
@@ -63,6 +66,24 @@ class Execution:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     violations: tuple[Mapping[str, str], ...] = ()
     calls: tuple[Mapping[str, Any], ...] = ()
+    steps: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def partial(self) -> Mapping[str, Any] | None:
+        """Of a pipeline that did not complete: the outputs of the steps that did, by step."""
+        if not self.steps or self.status == "completed":
+            return None
+        return {step["name"]: step["outputs"] for step in self.steps if step["status"] == "completed"}
+
+    @property
+    def age_s(self) -> float | None:
+        """How old the oldest answer from a cache is that went into this one; None without any, and in lists."""
+        return max((one["age_s"] for one in self.calls if one.get("age_s") is not None), default=None)
+
+    @property
+    def stale(self) -> bool:
+        """Whether an answer was older than the policy wants, because the model could not be reached."""
+        return any(one.get("stale") for one in self.calls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +95,7 @@ class ExecutionFilter:
     status: ExecutionStatus | None = None
     session_id: str | None = None
     request_id: str | None = None
+    key_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
@@ -100,19 +122,86 @@ class ExecutionStatistics:
     last_executed_at: datetime | None
 
 
+CostGroup = Literal["day", "program", "model", "key"]
+COST_GROUPS: tuple[CostGroup, ...] = ("day", "program", "model", "key")
+
+
 @dataclass(frozen=True, slots=True)
 class CostLine:
-    """Costs of one (program, model, day); `unpriced` counts executions whose price is unknown."""
+    """Costs of one group. `group` has the members that were asked for: `day` (UTC), `program`, `model` (null when
 
-    day: str
-    program: str
-    model: str | None
+    none was reached), `key` (null without one). `unpriced` counts executions whose price is unknown.
+    """
+
+    group: Mapping[CostGroup, str | None]
     executions: int
     input_tokens: int
     output_tokens: int
     cost_usd: float
     saved_usd: float
     unpriced: int
+
+
+METRICS = (
+    "duration_ms",
+    "overhead_ms",
+    "cost_usd",
+    "saved_usd",
+    "input_tokens",
+    "output_tokens",
+    "total_tokens",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """How a metric was spread over the executions that have it; None without any. Percentiles are interpolated."""
+
+    count: int = 0
+    avg: float | None = None
+    sum: float = 0.0
+    min: float | None = None
+    max: float | None = None
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """The executions created from `start` to the start of the next one."""
+
+    start: datetime
+    distribution: Distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What happened in a stretch of time. `sessions` are different ones; executions without a price cost nothing."""
+
+    executions: int
+    completed: int
+    failed: int
+    cache_hits: int
+    cache_misses: int
+    sessions: int
+    cost_usd: float
+    saved_usd: float
+    duration_p95_ms: float | None
+
+    @property
+    def error_rate(self) -> float | None:
+        """Failed of completed and failed; None without any."""
+        return _share(self.failed, self.completed)
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Answered from the cache, of those that looked there; None without any."""
+        return _share(self.cache_hits, self.cache_misses)
+
+
+def _share(part: int, rest: int) -> float | None:
+    return part / (part + rest) if part + rest else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,60 +2,52 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
 
+from dspex.configuration.caching import CachePolicy
+from dspex.executions import describing
+from dspex.executions.caching import PredictionCaching, prediction_key
 from dspex.executions.catalog import Runnable
-from dspex.executions.errors import OutputTooLarge, OutputViolation, UnreadableReply
+from dspex.executions.describing import Begun
+from dspex.executions.errors import OutputViolation
 from dspex.executions.facts import ExecutionFinished
 from dspex.executions.mock import Mock
 from dspex.executions.native import runner
+from dspex.executions.native.answers import Answer, judged
+from dspex.executions.native.pipeline import CompiledPipeline
+from dspex.executions.native.pipeline_runner import PipelineRun
+from dspex.executions.native.program import CompiledProgram, Stage
+from dspex.executions.outcomes import Outcome, recorded_error
 from dspex.executions.parameters import check_parameters
-from dspex.executions.ports import Recorder
+from dspex.executions.pool_runner import PoolRunner
+from dspex.executions.pooled import PooledProgram
+from dspex.executions.ports import Keeper, Recorder
+from dspex.executions.reading import ReplyReader
+from dspex.executions.recording import in_any_case
 from dspex.executions.records import Execution, ExecutionError
-from dspex.gateway.records import CallContext, LanguageModelCall
+from dspex.executions.requests import Bounds, PredictionRequest
+from dspex.executions.steps import NO_STEPS, Progress
+from dspex.executions.telling import Teller
+from dspex.gateway.records import CACHED, CallContext
 from dspex.gateway.service import LanguageModelGateway
 from dspex.kit import json
 from dspex.kit.clock import Clock
-from dspex.kit.errors import DspexError, Exhausted, Invalid, Problem, TimedOut
+from dspex.kit.errors import DspexError, Exhausted, Invalid, Problem, TimedOut, Unavailable
 from dspex.kit.facts import Facts
 from dspex.kit.ids import new_id
-from dspex.signatures.values import outputs_to_json
 
 log = structlog.get_logger(__name__)
 GRACE_S = 0.25
-DEEPEST = 200
+# Timers fire some milliseconds off.
+SLACK_S = 0.02
+OFF = CachePolicy("off")
 DEFECT = "DSPex failed on this execution; the log has the details under its request id."
 # What a task is cancelled with when nobody waits for its answer any more.
 CALLER_GONE = "the caller went away"
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """Sizes in bytes of JSON; `timeout_s` is the longest any request may take."""
-
-    input_bytes: int
-    output_bytes: int
-    timeout_s: float
-    in_flight: int
-
-
-@dataclass(frozen=True, slots=True)
-class PredictionRequest:
-    """What a caller asks for, unchecked. `size` is an upper bound of the inputs' size in bytes of JSON."""
-
-    project: str
-    request_id: str
-    inputs: Mapping[str, Any]
-    size: int
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    session_id: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    timeout_s: float | None = None
-    execution_id: str | None = None
 
 
 class ExecutionService:
@@ -69,13 +61,21 @@ class ExecutionService:
         facts: Facts,
         bounds: Bounds,
         node: str,
+        reader: ReplyReader,
+        caching: PredictionCaching,
+        cache: CachePolicy = CACHED,
+        pools: PoolRunner | None = None,
     ) -> None:
         self._gateway = gateway
+        self._reader = reader
         self._recorder = recorder
         self._clock = clock
         self._facts = facts
         self._bounds = bounds
         self._node = node
+        self._caching = caching
+        self._policy = cache
+        self._pools = pools
         self.in_flight = 0
 
     async def predict(self, runnable: Runnable, request: PredictionRequest) -> Execution:
@@ -84,11 +84,13 @@ class ExecutionService:
         Raises Invalid for bad inputs or parameters and Exhausted over the limit (nothing is recorded then),
         Unavailable when the record can't be stored. A failed run is returned, not raised: its `error` says why.
         """
-        self._admit(request)
-        parameters = check_parameters(request.parameters)
-        if parameters and not isinstance(runnable.run, Mock):
-            runnable.run.check_parameters(parameters)
-        inputs = runnable.inputs.validate(request.inputs)
+        if self.in_flight >= self._bounds.in_flight:
+            raise Exhausted(
+                f"This node has {self.in_flight} requests in flight, its limit; try again in a moment.",
+                code="too_many_in_flight",
+                retry_after=1,
+            )
+        inputs, parameters = self.check(runnable, request)
         self.in_flight += 1
         try:
             return await self._run(runnable, request, inputs, parameters)
@@ -99,13 +101,18 @@ class ExecutionService:
         """The tightest of the node's limit and those given, in seconds."""
         return min([self._bounds.timeout_s, *(limit for limit in wanted if limit is not None)])
 
-    def _admit(self, request: PredictionRequest) -> None:
-        if self.in_flight >= self._bounds.in_flight:
-            raise Exhausted(
-                f"This node has {self.in_flight} requests in flight, its limit; try again in a moment.",
-                code="too_many_in_flight",
-                retry_after=1,
-            )
+    def check(
+        self, runnable: Runnable, request: PredictionRequest
+    ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """The inputs and parameters of a request that could be run. Raises Invalid."""
+        self.check_size(request)
+        parameters = check_parameters(request.parameters)
+        if parameters and not isinstance(runnable.run, Mock):
+            runnable.run.check_parameters(parameters)
+        return runnable.inputs.validate(request.inputs), parameters
+
+    def check_size(self, request: PredictionRequest) -> None:
+        """Raises Invalid (code inputs_too_large)."""
         if (
             request.size > self._bounds.input_bytes
             and len(json.dumps(request.inputs)) > self._bounds.input_bytes
@@ -125,146 +132,240 @@ class ExecutionService:
         inputs: Mapping[str, Any],
         parameters: Mapping[str, Any],
     ) -> Execution:
-        started_at, started = self._clock.now(), self._clock.monotonic()
-        timeout_s = self.time_limit(runnable.settings.timeout_s, request.timeout_s)
-        execution_id = request.execution_id or new_id()
-        calls: list[LanguageModelCall] = []
-        outcome = _Outcome()
+        span = None if request.trace is None else request.trace.child()
+        begun = Begun(
+            runnable,
+            request,
+            self._node,
+            request.execution_id or new_id(),
+            self._clock.now(),
+            self._clock.monotonic(),
+            span,
+        )
+        policy, key = self._policy_of(runnable, request), ""
+        teller = None
+        if request.listener is not None:
+            teller = Teller(request.listener, runnable.outputs, self._bounds.output_bytes)
+        if policy.mode != "off" and _keeps_whole(runnable, request):
+            models = [self._gateway.stands_for(model) for model in runnable.models.values()]
+            key = prediction_key(runnable, request.project, models, inputs, parameters)
+            hit = await self._caching.look(runnable, request.project, key, policy)
+            if hit is not None:
+                if teller is not None:
+                    teller.began(begun.execution_id, runnable.name, runnable.version)
+                    teller.settle(hit[0].outputs or {})
+                execution = describing.ended(begun, self._clock, policy, hit[0], [hit[1]], NO_STEPS)
+                return await self._recorded(request, describing.finished(begun, hit[0], execution))
+        # Answers that are kept go on while the database is away; a model is not paid for what can't be recorded.
+        self._recorder.check()
+        if teller is not None:
+            await self._recorder.record(describing.running(begun))
+            teller.began(begun.execution_id, runnable.name, runnable.version)
+        timeout_s = self.time_limit(runnable.settings.timeout_s, request.timeout_s, request.left_s)
+        deadline = begun.monotonic + timeout_s
+        call = CallContext(
+            begun.execution_id,
+            request.request_id,
+            request.principal,
+            runnable.name,
+            session_id=request.session_id,
+            lane=request.lane,
+            deadline=deadline,
+            cache=policy,
+            rate_limit=runnable.settings.rate_limit,
+            budget=runnable.settings.budget,
+            trace=span,
+            snoozes=request.keeper is not None,
+            admission=None if request.keeper is None else request.keeper.own,
+            # What goes on between a module in a pool and its models is no text of its fields.
+            sink=teller if isinstance(runnable.run, CompiledProgram) else None,
+        )
+        outcome, progress = Outcome(), self._progress(runnable, request)
         try:
             # The gateway keeps the deadline and says which model was slow; this catches what it can't see.
             async with asyncio.timeout(timeout_s + GRACE_S):
-                if isinstance(runnable.run, Mock):
-                    values = await runnable.run.run(runnable.outputs, inputs)
-                else:
-                    call = CallContext(
-                        execution_id,
-                        request.request_id,
-                        request.project,
-                        deadline=started + timeout_s,
-                        calls=calls,
-                    )
-                    values = await runner.run(runnable.run, inputs, parameters, self._gateway, call)
-            outcome = self._judge(runnable, values)
+                outcome = await self._answer(
+                    runnable, call, key, request, inputs, parameters, deadline, progress, teller
+                )
         except TimeoutError:
-            outcome = _Outcome(error=_error(TimedOut(f"The program did not answer within {timeout_s:g} s.")))
+            late = TimedOut(f"The program did not answer within {timeout_s:g} s.")
+            outcome = Outcome(error=recorded_error(late))
         except DspexError as error:
-            outcome = _Outcome(error=_error(error))
+            outcome = Outcome(error=recorded_error(error))
         except Exception as defect:
             # Whatever went wrong, the model may have been paid: the execution has to be on record.
-            log.exception("execution_failed", execution_id=execution_id, request_id=request.request_id)
-            outcome = _Outcome(error=ExecutionError("internal", "internal", type(defect).__name__, DEFECT))
+            log.exception(
+                "execution_failed",
+                execution_id=begun.execution_id,
+                request_id=request.request_id,
+                program=runnable.name,
+                version=runnable.version,
+            )
+            outcome = Outcome(error=ExecutionError("internal", "internal", type(defect).__name__, DEFECT))
         except asyncio.CancelledError as stop:
             left = stop.args == (CALLER_GONE,)
             reason = "The caller went away." if left else "The node stopped before the answer came."
             gone = ExecutionError("cancelled", "cancelled", "CancelledError", reason)
-            execution = self._execution(
-                runnable, request, execution_id, _Outcome(error=gone), calls, started_at, started
+            execution = describing.ended(
+                begun, self._clock, policy, Outcome(error=gone), call.calls, progress
             )
-            await self._record_in_any_case(replace(execution, status="cancelled"))
+            cancelled = replace(execution, status="cancelled")
+            fact = describing.finished(begun, outcome, cancelled)
+            await self._kept_or_recorded(request, fact)
             raise
-        execution = self._execution(runnable, request, execution_id, outcome, calls, started_at, started)
-        await self._record_in_any_case(execution)
-        return execution
+        if teller is not None and outcome.error is None:
+            teller.settle(outcome.outputs or {})
+        execution = describing.ended(begun, self._clock, policy, outcome, call.calls, progress)
+        fact = describing.finished(begun, outcome, execution)
+        if self._cut_short(runnable, request, outcome, deadline):
+            fact = replace(fact, cut_short=True)
+        return await self._recorded(request, fact)
 
-    def _judge(self, runnable: Runnable, values: Mapping[str, Any]) -> "_Outcome":
-        try:
-            outputs = outputs_to_json(values)
-            size = len(json.dumps(outputs))
-        except (RecursionError, ValueError):
-            raise UnreadableReply("The model's outputs are nested too deeply.") from None
-        if json.nests_deeper_than(outputs, DEEPEST):
-            raise UnreadableReply(f"The model's outputs are nested more than {DEEPEST} levels deep.")
-        if size > self._bounds.output_bytes:
-            raise OutputTooLarge(
-                f"The outputs take {size} bytes, more than the limit of {self._bounds.output_bytes}."
-            )
-        violations = runnable.checker.violations(values)
-        found = tuple(
-            {"pointer": one.pointer, "code": one.code, "message": one.message} for one in violations
-        )
-        if violations and runnable.settings.on_violation == "fail":
-            broken = OutputViolation("; ".join(f"{one.pointer}: {one.message}" for one in violations))
-            return _Outcome(outputs=outputs, violations=found, error=_error(broken))
-        return _Outcome(outputs=outputs, violations=found)
+    def _cut_short(
+        self, runnable: Runnable, request: PredictionRequest, outcome: Outcome, deadline: float
+    ) -> bool:
+        if request.timeout_s is None or outcome.error is None or outcome.error.kind != "timeout":
+            return False
+        # A model may have had a time limit of its own that passed earlier.
+        ended = self._clock.monotonic() >= deadline - SLACK_S
+        return ended and request.timeout_s < self.time_limit(runnable.settings.timeout_s)
 
-    def _execution(
+    def _policy_of(self, runnable: Runnable, request: PredictionRequest) -> CachePolicy:
+        if isinstance(runnable.run, Mock):
+            return OFF
+        return request.cache or runnable.settings.cache or self._policy
+
+    def _progress(self, runnable: Runnable, request: PredictionRequest) -> Progress:
+        if isinstance(runnable.run, CompiledPipeline | PooledProgram) and runnable.run.plan is not None:
+            return Progress(runnable.run.plan, self._clock, request.listener)
+        return NO_STEPS
+
+    async def _answer(
         self,
         runnable: Runnable,
+        call: CallContext,
+        key: str,
         request: PredictionRequest,
-        execution_id: str,
-        outcome: "_Outcome",
-        calls: list[LanguageModelCall],
-        started_at: datetime,
-        started: float,
-    ) -> Execution:
-        mocked = isinstance(runnable.run, Mock)
-        duration_ms = (self._clock.monotonic() - started) * 1000
-        waited_ms = sum(one.latency_ms for one in calls)
-        return Execution(
-            id=execution_id,
-            project=request.project,
-            request_id=request.request_id,
-            program=runnable.name,
-            status="failed" if outcome.error else "completed",
-            created_at=started_at,
-            node=self._node,
-            inputs=request.inputs,
-            program_id=runnable.program_id,
-            version_id=runnable.version_id,
-            version=runnable.version,
-            compiled_digest=runnable.compiled_digest,
-            session_id=request.session_id,
-            outputs=outcome.outputs,
-            error=outcome.error,
-            started_at=started_at,
-            completed_at=self._clock.now(),
-            duration_ms=round(duration_ms, 3),
-            overhead_ms=round(max(duration_ms - waited_ms, 0.0), 3),
-            usage=_usage(calls),
-            cost_usd=0.0 if mocked else _cost(calls),
-            model=None if mocked else (calls[-1].model if calls else runnable.model),
-            executor="mock" if mocked else "native",
-            simulated=mocked or any(one.simulated for one in calls),
-            parameters=request.parameters,
-            metadata=request.metadata,
-            violations=outcome.violations,
-            calls=tuple(one.to_json() for one in calls),
+        inputs: Mapping[str, Any],
+        parameters: Mapping[str, Any],
+        deadline: float,
+        progress: Progress,
+        teller: Teller | None,
+    ) -> Outcome:
+        program, on_violation = runnable.run, runnable.settings.on_violation
+        if isinstance(program, Mock):
+            values = await program.run(runnable.outputs, inputs)
+            return _outcome(judged(values, runnable.checker, self._bounds.output_bytes), on_violation)
+
+        async def make() -> Outcome:
+            match program:
+                case PooledProgram():
+                    answer = await self._pooled(
+                        program, request, parameters, call, deadline, progress, teller
+                    )
+                case CompiledPipeline():
+                    limit = self._bounds.output_bytes
+                    run = PipelineRun(
+                        program,
+                        inputs,
+                        parameters,
+                        self._gateway,
+                        call,
+                        self._reader,
+                        deadline,
+                        limit,
+                        progress,
+                        teller,
+                    )
+                    answer = judged(await run.run(), runnable.checker, limit)
+                    answer = replace(answer, violations=answer.violations + progress.violations())
+                case _:
+                    read = partial(self._read, program, runnable, deadline)
+                    answer = await runner.run(program, inputs, parameters, self._gateway, call, read, teller)
+            return _outcome(answer, on_violation)
+
+        if not key:
+            return await make()
+        return await self._caching.run(runnable, call, key, make, progress)
+
+    async def _read(
+        self, program: CompiledProgram, runnable: Runnable, deadline: float, stage: Stage, text: str | None
+    ) -> Answer:
+        return await self._reader.read(program, runnable, stage, text, deadline)
+
+    async def _pooled(
+        self,
+        program: PooledProgram,
+        request: PredictionRequest,
+        parameters: Mapping[str, Any],
+        call: CallContext,
+        deadline: float,
+        progress: Progress,
+        teller: Teller | None,
+    ) -> Answer:
+        if self._pools is None:
+            raise Unavailable("This process runs no pools; ask a node that serves.", code="pool_unavailable")
+        return await self._pools.run(
+            program, request.inputs, parameters, call, deadline, self._bounds.output_bytes, progress, teller
         )
 
-    async def _record_in_any_case(self, execution: Execution) -> None:
+    async def _recorded(self, request: PredictionRequest, fact: ExecutionFinished) -> Execution:
+        execution = fact.execution
+        if request.keeper is not None:
+            return await self._kept(request.keeper, fact)
+        if execution.cache == "hit" and execution.error is None and request.execution_id is None:
+            # Not so with a key: whoever repeats the request by its key must find the record.
+            await self._recorder.record(execution, behind=True)
+            self._facts.announce(fact)
+        else:
+            await self._record_in_any_case(request, fact)
+        return execution
+
+    async def _kept_or_recorded(self, request: PredictionRequest, fact: ExecutionFinished) -> None:
+        if request.keeper is None:
+            await self._record_in_any_case(request, fact)
+        else:
+            await self._kept(request.keeper, fact)
+
+    async def _kept(self, keeper: Keeper, fact: ExecutionFinished) -> Execution:
+        kept = await keeper.keep(fact.execution)
+        if kept is None:
+            return fact.execution
+        self._facts.announce(replace(fact, execution=kept))
+        return kept
+
+    async def _record_in_any_case(self, request: PredictionRequest, fact: ExecutionFinished) -> None:
         """Returns, or passes a cancellation on, only when the record is stored or has failed."""
-        recording = asyncio.ensure_future(self._recorder.record(execution))
+        # With a key it has to be there before anybody can repeat the request.
+        certain = request.execution_id is not None
+        await in_any_case(
+            self._record(fact.execution, certain=certain, known=request.listener is not None),
+            lambda: self._facts.announce(fact),
+        )
+
+    async def _record(self, execution: Execution, *, certain: bool, known: bool) -> None:
         try:
-            await asyncio.shield(recording)
-        except asyncio.CancelledError:
-            await asyncio.wait([recording])
-            recording.result()
-            self._facts.announce(ExecutionFinished(execution))
+            await self._recorder.record(execution, certain=certain)
+        except Unavailable:
+            if known:
+                # It is on record as running, and must not stay so: what is recorded behind waits for the database.
+                await self._recorder.record(execution, behind=True)
             raise
-        self._facts.announce(ExecutionFinished(execution))
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    outputs: Mapping[str, Any] | None = None
-    violations: tuple[Mapping[str, str], ...] = ()
-    error: ExecutionError | None = None
+def _keeps_whole(runnable: Runnable, request: PredictionRequest) -> bool:
+    """Whether an answer may stand for running the program again: users' code may do more than answer.
+
+    Unless somebody says so of the program or the request. What models reply is kept in any case.
+    """
+    if not isinstance(runnable.run, PooledProgram) or runnable.run.repeatable:
+        return True
+    return request.cache is not None or runnable.settings.cache is not None
 
 
-def _error(error: DspexError) -> ExecutionError:
-    return ExecutionError(error.kind, error.code, type(error).__name__, error.message, error.retry_after)
-
-
-def _usage(calls: list[LanguageModelCall]) -> dict[str, int]:
-    """Tokens of all calls by type; a type that no call reported is left out."""
-    total: dict[str, int] = {}
-    for call in calls:
-        for name, count in call.usage.counted():
-            total[name] = total.get(name, 0) + count
-    return total
-
-
-def _cost(calls: list[LanguageModelCall]) -> float | None:
-    """The sum, or None when any call that reached a model has no known price: unknown is never 0."""
-    costs = [call.cost_usd for call in calls if call.error is None]
-    return None if not costs or None in costs else round(sum(cost for cost in costs if cost is not None), 12)
+def _outcome(answer: Answer, on_violation: str) -> Outcome:
+    broken = None
+    if answer.violations and on_violation == "fail":
+        told = "; ".join(f"{one['pointer']}: {one['message']}" for one in answer.violations)
+        broken = recorded_error(OutputViolation(told))
+    return Outcome(answer.outputs, answer.violations, broken, size=answer.size)

@@ -136,6 +136,20 @@ async def test_a_deployment_here_is_seen_at_once_even_while_somebody_looks(
     assert (await catalog.deployed("default", "qa")).version == 2
 
 
+async def test_a_deployment_here_is_seen_at_once_by_the_first_requests_too(
+    catalog: Catalog, store: Store, facts: Facts
+) -> None:
+    program = await with_program(store)
+    store.gate.clear()
+    first = asyncio.create_task(catalog.deployed("default", "qa"))
+    await asyncio.sleep(0)
+    await deployed(store, program, "second")
+    facts.announce(ProgramChanged("default", "qa"))
+    store.gate.set()
+    await first
+    assert (await catalog.deployed("default", "qa")).version == 2
+
+
 async def test_while_the_database_is_away_what_is_known_goes_on(
     catalog: Catalog, store: Store, clock: Clock
 ) -> None:

@@ -7,17 +7,21 @@ from typing import Any
 
 import pytest
 
+from dspex.access.records import LOCAL_OPERATOR
 from dspex.executions.catalog import Runnable
 from dspex.executions.facts import ExecutionFinished
 from dspex.executions.mock import Mock
+from dspex.executions.reading import ReplyReader
 from dspex.executions.records import Execution
-from dspex.executions.service import Bounds, ExecutionService, PredictionRequest
+from dspex.executions.requests import Bounds, PredictionRequest
+from dspex.executions.service import ExecutionService
 from dspex.kit.clock import SystemClock
 from dspex.kit.errors import Exhausted, Invalid, Unavailable
 from dspex.kit.facts import Facts
 from dspex.programs.records import ProgramSettings
 from dspex.signatures.document import parse_signature
 from dspex.signatures.validation import InputValidator, OutputChecker
+from tests.plugins.reading import ReadsHere
 
 BOUNDS = Bounds(input_bytes=2000, output_bytes=2000, timeout_s=5, in_flight=2)
 
@@ -27,7 +31,9 @@ class Recorder:
         self.recorded: list[Execution] = []
         self.broken = False
 
-    async def record(self, execution: Execution) -> None:
+    def check(self) -> None: ...
+
+    async def record(self, execution: Execution, *, behind: bool = False, certain: bool = False) -> None:
         if self.broken:
             raise Unavailable("the disk is full", code="database_unavailable")
         self.recorded.append(execution)
@@ -40,7 +46,11 @@ def recorder() -> Recorder:
 
 def service(recorder: Recorder, facts: Facts | None = None, bounds: Bounds = BOUNDS) -> ExecutionService:
     gateway: Any = None  # mocks ask no model
-    return ExecutionService(gateway, recorder, SystemClock(), facts or Facts(), bounds, "node")
+    caching: Any = None  # and are not cached
+    reader = ReplyReader(ReadsHere(), SystemClock(), bounds.output_bytes)
+    return ExecutionService(
+        gateway, recorder, SystemClock(), facts or Facts(), bounds, "node", reader, caching
+    )
 
 
 def runnable(
@@ -65,7 +75,7 @@ def runnable(
 
 def request(inputs: Mapping[str, Any] | None = None, **more: Any) -> PredictionRequest:
     given = {"a": "x"} if inputs is None else inputs
-    return PredictionRequest("default", "r1", given, size=len(str(given)), **more)
+    return PredictionRequest(LOCAL_OPERATOR, "r1", given, size=len(str(given)), **more)
 
 
 async def test_what_is_returned_is_what_was_recorded_and_announced(recorder: Recorder) -> None:
@@ -120,6 +130,32 @@ async def test_the_tightest_time_limit_holds(recorder: Recorder) -> None:
     assert execution.error is not None
     assert (execution.status, execution.error.kind) == ("failed", "timeout")
     assert "0.05 s" in execution.error.message
+
+
+@pytest.mark.parametrize(
+    ("callers", "programs", "left", "cut_short"),
+    [(0.05, 3, None, True), (3, 0.05, None, False), (None, 3, 0.05, False), (0.1, 3, 0.05, True)],
+)
+async def test_it_is_told_when_the_callers_own_time_limit_ended_it(
+    recorder: Recorder, callers: float | None, programs: float, left: float | None, cut_short: bool
+) -> None:
+    facts, announced = Facts(), []
+    facts.subscribe(ExecutionFinished, announced.append)
+    slow = runnable({"latency_ms": 60_000}, settings=ProgramSettings(timeout_s=programs))
+    await service(recorder, facts).predict(slow, request(timeout_s=callers, left_s=left))
+    (fact,) = announced
+    assert fact.execution.error is not None
+    assert (fact.execution.error.kind, fact.cut_short) == ("timeout", cut_short)
+
+
+async def test_a_model_that_was_too_slow_before_the_callers_limit_is_not_the_callers_doing(
+    recorder: Recorder,
+) -> None:
+    facts, announced = Facts(), []
+    facts.subscribe(ExecutionFinished, announced.append)
+    fault = runnable({"rules": [{"fault": {"kind": "timeout", "message": "the model is slow"}}]})
+    await service(recorder, facts).predict(fault, request(timeout_s=3))
+    assert [(fact.execution.error.kind, fact.cut_short) for fact in announced] == [("timeout", False)]
 
 
 async def test_more_requests_than_the_node_takes_are_exhausted(recorder: Recorder) -> None:

@@ -2,18 +2,20 @@
 
 import copy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import regex
+from pydantic import ValidationError
 
 from dspex.executions.errors import AdapterParseError, UnreadableReply
-from dspex.executions.native.repairing import repair
+from dspex.executions.native.repairing import Repair
 from dspex.executions.native.values import ValueParser
 
 _HEADER = re.compile(r"\[\[ ## (\w+) ## \]\]")
-_OBJECT = regex.compile(r"\{(?:[^{}]|(?R))*\}", regex.DOTALL)
+_BRACE = re.compile(r"[{}]")
+# Above so many errors their text is not made: it takes longer than validating.
+_ERRORS_TOLD = 20
 REQUIRED: Any = object()
 
 
@@ -36,47 +38,72 @@ class ReplyParser:
     adapter: Literal["chat", "json"]
     outputs: tuple[Output, ...]
 
-    def parse(self, text: str | None) -> dict[str, Any]:
+    def parse(self, text: str | None, repair: Repair) -> dict[str, Any]:
         """The outputs in the signature's order."""
         if not text:
             raise AdapterParseError("The model returned an empty reply; try again or look at its settings.")
         try:
-            return _complete(self, text, (_chat if self.adapter == "chat" else _json)(self.outputs, text))
-        except (RecursionError, ValueError):
+            read = _chat if self.adapter == "chat" else _json
+            return _complete(self, text, read(self.outputs, text, repair))
+        except (RecursionError, MemoryError, ValueError):
             # Here DSPy lets Python's own error through and does not ask again.
             raise UnreadableReply("The model's reply is nested too deeply to be parsed.") from None
 
 
-def _chat(outputs: tuple[Output, ...], text: str) -> dict[str, Any]:
+def _chat(outputs: tuple[Output, ...], text: str, repair: Repair) -> dict[str, Any]:
     parsers = {output.name: output.parse for output in outputs}
-    sections: list[tuple[str | None, list[str]]] = [(None, [])]
-    for line in text.splitlines():
-        if match := _HEADER.match(line.strip()):
-            # DSPy cuts the untrimmed line at the trimmed match's end; so do we.
-            rest = line[match.end() :].strip()
-            sections.append((match.group(1), [rest] if rest else []))
-        else:
-            sections[-1][1].append(line)
+    lines = text.splitlines()
+    headers = [
+        (at, match)
+        for at, line in enumerate(lines)
+        if "[[ ## " in line and (match := _HEADER.match(line.strip()))
+    ]
+    ends = [*(at for at, _ in headers), len(lines)][1:]
     values: dict[str, Any] = {}
-    for name, lines in sections:
-        if name is not None and name not in values and name in parsers:
-            values[name] = _value(name, parsers[name], "\n".join(lines).strip())
+    for (at, match), end in zip(headers, ends, strict=True):
+        name = match.group(1)
+        if name not in values and name in parsers:
+            # DSPy cuts the untrimmed line at the trimmed match's end; so do we.
+            rest = lines[at][match.end() :].strip()
+            section = "\n".join([rest, *lines[at + 1 : end]] if rest else lines[at + 1 : end])
+            values[name] = _value(name, parsers[name], section.strip(), repair)
     return values
 
 
-def _json(outputs: tuple[Output, ...], text: str) -> dict[str, Any]:
-    found = repair(text)
-    if not isinstance(found, dict) and (match := _OBJECT.search(text)):
-        found = repair(match.group(0))
+def _json(outputs: tuple[Output, ...], text: str, repair: Repair) -> dict[str, Any]:
+    found = repair.loads(text)
+    if not isinstance(found, dict) and (inner := first_object(text)):
+        found = repair.loads(inner)
     if not isinstance(found, dict):
         raise AdapterParseError("The model's reply is not a JSON object: " + _excerpt(text))
-    parsers: Mapping[str, Callable[[Any], Any]] = {output.name: output.parse for output in outputs}
-    return {name: _value(name, parsers[name], value) for name, value in found.items() if name in parsers}
+    parsers = {output.name: output.parse for output in outputs}
+    return {
+        name: _value(name, parsers[name], value, repair) for name, value in found.items() if name in parsers
+    }
 
 
-def _value(name: str, parse: ValueParser, raw: Any) -> Any:
+def first_object(text: str) -> str | None:
+    """The first `{` that is closed, up to where; what DSPy finds with the recursive `\\{(?:[^{}]|(?R))*\\}`.
+
+    That expression takes the square of the length for braces that stay open; this looks at each brace once.
+    """
+    opened: list[int] = []
+    first: tuple[int, int] | None = None
+    for brace in _BRACE.finditer(text):
+        if brace.group() == "{":
+            opened.append(brace.start())
+        elif opened:
+            start = opened.pop()
+            if first is None or start < first[0]:
+                first = start, brace.end()
+            if not opened:
+                break
+    return text[first[0] : first[1]] if first else None
+
+
+def _value(name: str, parse: ValueParser, raw: Any, repair: Repair) -> Any:
     try:
-        return parse(raw)
+        return parse(raw, repair)
     except ValueError as error:
         raise AdapterParseError(
             f"The model's value for {name!r} does not fit its type: {_excerpt(str(raw))} ({_first_line(error)})"
@@ -103,4 +130,6 @@ def _excerpt(text: str, length: int = 200) -> str:
 
 
 def _first_line(error: ValueError) -> str:
+    if isinstance(error, ValidationError) and error.error_count() > _ERRORS_TOLD:
+        return f"{error.error_count()} validation errors for {error.title}"
     return " ".join(str(error).split("\n")[:3])

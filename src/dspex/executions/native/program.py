@@ -3,12 +3,13 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from dspex.executions.native.parsing import REQUIRED, Output, ReplyParser
 from dspex.executions.native.prompts import Template
+from dspex.executions.native.repairing import Repair
 from dspex.executions.native.values import value_parser
 from dspex.gateway.errors import LMUnexpectedError
 from dspex.gateway.records import Dialect, LanguageModelRequest, Message, Options
@@ -19,7 +20,7 @@ from dspex.signatures.document import type_from_document
 from dspex.signatures.records import Field
 from dspex.signatures.types import allows_none
 
-_ODD_NUMBER = re.compile(r"NaN|Infinity|[eE]\+?\d{3}|\d{309}")
+_ODD_NUMBER = re.compile(r"NaN|Infinity|[eE]\+?\d{3}|(?<!\d)\d{309}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,24 +37,23 @@ class Stage:
     parser: ReplyParser
     finite_only: bool = False
 
-    def read(self, text: str | None) -> dict[str, Any]:
-        """The values of a reply. Raises as `ReplyParser.parse`, or LMUnexpectedError."""
-        if self.finite_only and text and _ODD_NUMBER.search(text) and _has_odd_number(text):
-            raise LMUnexpectedError("The model's JSON holds a number that is not finite.", model=None)
-        return self.parser.parse(text)
+    def read(self, text: str | None, repair: Repair) -> dict[str, Any]:
+        """The values of a reply; see `read`."""
+        return read(self.parser, text, repair, finite_only=self.finite_only)
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledProgram:
     """Shared by all requests. `parameters` are the LM options a request may override; `rollout_id`, which is
 
-    never sent, is always taken.
+    never sent, is always taken. `outputs` are as in the document: parsers are built from them elsewhere too.
     """
 
     alias: str
     dialect: Dialect
     stages: tuple[Stage, ...]
     parameters: frozenset[str]
+    outputs: Sequence[Mapping[str, Any]]
 
     def request(
         self,
@@ -68,9 +68,13 @@ class CompiledProgram:
             self.alias, stage.template.fill(inputs), options, self.dialect, rollout_id
         )
 
+    def unknown_parameters(self, parameters: Mapping[str, Any]) -> list[str]:
+        """Those that this model's requests can't carry exactly."""
+        return [name for name in parameters if name not in self.parameters and name != "rollout_id"]
+
     def check_parameters(self, parameters: Mapping[str, Any]) -> None:
         """Raises Invalid naming every parameter that this model's requests can't carry exactly."""
-        unknown = [name for name in parameters if name not in self.parameters and name != "rollout_id"]
+        unknown = self.unknown_parameters(parameters)
         if unknown:
             raise Invalid(
                 f"This program's model does not take {', '.join(unknown)}; it takes "
@@ -90,13 +94,26 @@ def load(document: Mapping[str, Any], alias: str) -> CompiledProgram:
             "initialize the program again.",
             code="compiled_by_another_release",
         )
-    outputs = tuple(_output(one) for one in document["outputs"])
+    outputs = outputs_of(document["outputs"])
     return CompiledProgram(
         alias=alias,
         dialect=Dialect(**document["dialect"]),
         stages=tuple(_stage(one, outputs) for one in document["stages"]),
         parameters=frozenset(document["parameters"]),
+        outputs=document["outputs"],
     )
+
+
+def outputs_of(documents: Sequence[Mapping[str, Any]]) -> tuple[Output, ...]:
+    """The output fields of a compiled document, ready to parse."""
+    return tuple(_output(one) for one in documents)
+
+
+def read(parser: ReplyParser, text: str | None, repair: Repair, *, finite_only: bool) -> dict[str, Any]:
+    """The typed values of a reply. Raises as `ReplyParser.parse`, or LMUnexpectedError."""
+    if finite_only and text and _ODD_NUMBER.search(text) and _has_odd_number(text):
+        raise LMUnexpectedError("The model's JSON holds a number that is not finite.", model=None)
+    return parser.parse(text, repair)
 
 
 def _stage(document: Mapping[str, Any], outputs: tuple[Output, ...]) -> Stage:

@@ -1,60 +1,66 @@
-"""JSON repair that can't be made to hold a processor.
+"""JSON repair in measured time.
 
-`json_repair` takes time in proportion to the length of a text times the depth of what is open in it: 32 KB
-behind 200 opening brackets take ten seconds. What would take more than about two is refused.
+What `json_repair` takes can't be foretold: 300 characters can cost 35 ms, and with nested objects it grows with the
+cube of the length. So on the event loop it works against the clock, and what it does not finish is read again in a
+process apart, where no clock is needed.
 """
 
+import ast
 import json
+from time import perf_counter
 from typing import Any
 
 import json_repair
+from json_repair.json_parser import JSONParser
 
-from dspex.executions.errors import AdapterParseError
-
-# Characters times open brackets; a million take one to two seconds, twenty thousand some milliseconds.
-WORK_LIMIT = 1_000_000
-QUICK_WORK = 20_000
-_OPEN = {"[": "]", "{": "}", "(": ")"}
-_CLOSE = frozenset(_OPEN.values())
+# Between two looks at the clock lie up to three passes over a text, 0.1 us a character each.
+LONGEST = 10_000
+# Python's own parser takes up to 2.5 us for a character and can't be stopped.
+LONGEST_LITERAL = 4000
 
 
-def repair(text: str) -> Any:
-    """`json_repair.loads`; "" where it finds nothing.
+class TooSlow(Exception):
+    """The time is over. No ValueError: neither `json_repair` nor the adapters' rules may take it for one."""
 
-    Raises AdapterParseError (code reply_too_hard_to_repair) for text over the limit that is not JSON already;
-    ValueError or RecursionError for text nested too deeply, as json_repair does.
-    """
-    if len(text) > QUICK_WORK or _brackets(text) > 1:
+
+class Repair:
+    """Reads the texts of one reply. With `limit_s` it raises TooSlow once that many seconds are over."""
+
+    def __init__(self, limit_s: float | None = None) -> None:
+        self._until = None if limit_s is None else perf_counter() + limit_s
+
+    def loads(self, text: str) -> Any:
+        """`json_repair.loads`; "" where it finds nothing. Raises ValueError or RecursionError as it does."""
+        if self._until is None:
+            return json_repair.loads(text)
         try:
             return json.loads(text)
         except ValueError:
-            if repair_work(text) > WORK_LIMIT:
-                raise AdapterParseError(
-                    f"The model's reply is no JSON, and its {len(text)} characters with "
-                    f"{repair_work(text) // len(text)} brackets open at once are too much to repair.",
-                    code="reply_too_hard_to_repair",
-                ) from None
-    return json_repair.loads(text)
+            if len(text) > LONGEST:
+                raise TooSlow from None
+        try:
+            return _Hurried(text, self._until).parse()
+        except RecursionError as error:
+            raise ValueError("Input nesting exceeds the supported parser recursion depth.") from error
+
+    def literal(self, text: str) -> Any:
+        """`ast.literal_eval`, with all its errors."""
+        if self._until is not None and (len(text) > LONGEST_LITERAL or perf_counter() > self._until):
+            raise TooSlow
+        return ast.literal_eval(text)
 
 
-def repair_work(text: str) -> int:
-    """An upper bound of what repairing takes, in characters times brackets open at once; linear to find."""
-    stack: list[str] = []
-    deepest = 0
-    for character in text:
-        if character in _OPEN:
-            stack.append(_OPEN[character])
-            deepest = max(deepest, len(stack))
-        elif character in _CLOSE and stack and stack[-1] == character:
-            # One that closes something else is not counted: for the repair both stay open.
-            stack.pop()
-    return (deepest + 1) * len(text)
+class _Hurried(JSONParser):
+    """Looks at the clock for every character that is looked at."""
 
+    def __init__(self, text: str, until: float) -> None:
+        super().__init__(text, None, False, try_valid_json_suffix=True)
+        self._until = until
 
-def is_quick(text: str) -> bool:
-    """Whether parsing this text certainly takes only milliseconds, so that it need not leave the event loop."""
-    return len(text) * (_brackets(text) + 1) <= QUICK_WORK or repair_work(text) <= QUICK_WORK
-
-
-def _brackets(text: str) -> int:
-    return text.count("[") + text.count("{") + text.count("(")
+    def get_char_at(self, count: int = 0) -> str | None:
+        if perf_counter() > self._until:
+            raise TooSlow
+        try:
+            return self.json_str[self.index + count]
+        except IndexError:
+            return None

@@ -1,15 +1,17 @@
 """One native run: each stage in turn until a reply can be used."""
 
-import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from dspex.executions.errors import AdapterParseError
+from dspex.executions.native.answers import Answer
 from dspex.executions.native.program import CompiledProgram, Stage
-from dspex.executions.native.repairing import is_quick
+from dspex.executions.telling import Teller
 from dspex.gateway.records import CallContext
 from dspex.gateway.service import LanguageModelGateway
+
+Read = Callable[[Stage, str | None], Awaitable[Answer]]
 
 
 async def run(
@@ -18,20 +20,27 @@ async def run(
     parameters: Mapping[str, Any],
     gateway: LanguageModelGateway,
     call: CallContext,
-) -> dict[str, Any]:
-    """The output values, by DSPy's rules: an unusable chat reply is asked for once more as JSON.
+    read: Read,
+    teller: Teller | None = None,
+) -> Answer:
+    """The outputs, by DSPy's rules: an unusable chat reply is asked for once more as JSON.
 
-    Raises AdapterParseError of the last stage, or the gateway's LMError at once.
+    Raises AdapterParseError of the last stage; at once the gateway's LMError and all else that reading raises. A
+    teller that is the sink of `call` is told which form the replies have.
     """
     rollout_id = parameters.get("rollout_id")
     options = {name: value for name, value in parameters.items() if name != "rollout_id"}
     *earlier, last = program.stages
     for stage in earlier:
+        if teller is not None:
+            teller.enter(stage)
         try:
-            return await _attempt(program, stage, inputs, options, rollout_id, gateway, call)
+            return await _attempt(program, stage, inputs, options, rollout_id, gateway, call, read)
         except AdapterParseError:
             continue
-    return await _attempt(program, last, inputs, options, rollout_id, gateway, call)
+    if teller is not None:
+        teller.enter(last)
+    return await _attempt(program, last, inputs, options, rollout_id, gateway, call, read)
 
 
 async def _attempt(
@@ -42,10 +51,8 @@ async def _attempt(
     rollout_id: int | None,
     gateway: LanguageModelGateway,
     call: CallContext,
-) -> dict[str, Any]:
+    read: Read,
+) -> Answer:
     request = program.request(stage, inputs, options, rollout_id)
     reply = await gateway.complete(request, replace(call, adapter=stage.adapter))
-    text = reply.text
-    if text is None or is_quick(text):
-        return stage.read(text)
-    return await asyncio.to_thread(stage.read, text)
+    return await read(stage, reply.text)

@@ -1,0 +1,107 @@
+"""What is put on record of an execution: while it runs, and when it has ended."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from dspex.configuration.caching import CachePolicy
+from dspex.executions import outcomes
+from dspex.executions.catalog import Runnable
+from dspex.executions.facts import ExecutionFinished
+from dspex.executions.mock import Mock
+from dspex.executions.outcomes import Outcome
+from dspex.executions.pooled import PooledProgram
+from dspex.executions.records import Execution
+from dspex.executions.requests import PredictionRequest
+from dspex.executions.steps import Progress
+from dspex.gateway.records import LanguageModelCall
+from dspex.kit.clock import Clock
+from dspex.kit.tracing import TraceContext
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An execution that has begun on `node`: `at` on the wall clock, `monotonic` on the other."""
+
+    runnable: Runnable
+    request: PredictionRequest
+    node: str
+    execution_id: str
+    at: datetime
+    monotonic: float
+    span: TraceContext | None
+
+
+def running(begun: Begun) -> Execution:
+    """What is known of it while it runs."""
+    return Execution(**_known(begun), status="running")
+
+
+def _known(begun: Begun) -> dict[str, Any]:
+    runnable, request = begun.runnable, begun.request
+    return {
+        "id": begun.execution_id,
+        "project": request.project,
+        "request_id": request.request_id,
+        "program": runnable.name,
+        "created_at": begun.at,
+        "node": begun.node,
+        "inputs": request.inputs,
+        "program_id": runnable.program_id,
+        "version_id": runnable.version_id,
+        "version": runnable.version,
+        "compiled_digest": runnable.compiled_digest,
+        "session_id": request.session_id,
+        "key_id": request.principal.key_id,
+        "started_at": begun.at,
+        "executor": _executor(runnable),
+        "parameters": request.parameters,
+        "metadata": request.metadata,
+    }
+
+
+def ended(
+    begun: Begun,
+    clock: Clock,
+    policy: CachePolicy,
+    outcome: Outcome,
+    calls: Sequence[LanguageModelCall],
+    progress: Progress,
+) -> Execution:
+    """Its final record, completed or failed."""
+    mocked = isinstance(begun.runnable.run, Mock)
+    duration_ms = (clock.monotonic() - begun.monotonic) * 1000
+    waited_ms = outcomes.waited_ms(calls)
+    return Execution(
+        **_known(begun),
+        status="failed" if outcome.error else "completed",
+        outputs=outcome.outputs,
+        error=outcome.error,
+        completed_at=clock.now(),
+        duration_ms=round(duration_ms, 3),
+        overhead_ms=round(max(duration_ms - waited_ms, 0.0), 3),
+        usage=outcomes.usage(calls),
+        cost_usd=0.0 if mocked else outcomes.cost(calls),
+        saved_usd=outcomes.saved(calls),
+        cache="off" if policy.mode == "off" else outcomes.cache_status(calls),
+        model=None if mocked else (outcomes.model(calls) or begun.runnable.model),
+        simulated=mocked or any(one.simulated for one in calls),
+        violations=outcome.violations,
+        calls=tuple(one.to_json() for one in calls),
+        steps=progress.to_json(calls),
+    )
+
+
+def finished(begun: Begun, outcome: Outcome, execution: Execution) -> ExecutionFinished:
+    thresholds = begun.runnable.settings.alerts
+    return ExecutionFinished(execution, begun.request.size, outcome.size, thresholds, begun.span)
+
+
+def _executor(runnable: Runnable) -> str:
+    match runnable.run:
+        case Mock():
+            return "mock"
+        case PooledProgram():
+            return "pool"
+    return "native"
