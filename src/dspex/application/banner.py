@@ -17,7 +17,11 @@ def announce(settings: Settings, *, port: int) -> None:
     url = f"http://{host}:{port}"
     if not (settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())):
         log.info(
-            "serving", url=url, programs=[one.name for one in settings.programs], simulated=settings.simulated
+            "serving",
+            url=url,
+            programs=[one.name for one in settings.programs],
+            simulated=settings.simulated,
+            asks_for_keys=settings.asks_for_keys,
         )
         if settings.simulated:
             log.warning("answers_are_simulated", set_a_real_model=REAL_MODEL)
@@ -39,5 +43,13 @@ def _lines(settings: Settings, url: str) -> list[str]:
         ]
     else:
         lines.append(f"  model     {settings.models.default}")
-    lines.append("  access    no keys: whoever reaches this address may use it")
+    lines.append(f"  access    {_access(settings)}")
     return lines
+
+
+def _access(settings: Settings) -> str:
+    if settings.asks_for_keys:
+        return "by key; `dspex keys create NAME` makes one"
+    if settings.access.mode == "open":
+        return "open (access.mode): whoever reaches this address may do everything"
+    return "no keys on loopback: whoever is on this machine may do everything"

@@ -11,10 +11,15 @@ from dspex.configuration.settings import Settings
 from dspex.interfaces.cli.ports import Application, Finding
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import Invalid
+from dspex.programs.records import Definition, ProgramSettings
 
 
 class _Application:
     """Imports late: `dspex --help` should not load a database driver."""
+
+    def __init__(self) -> None:
+        # Where the configuration is: states that DSPy saved are named from there.
+        self._directory = Path()
 
     def serve(self, file: Path | None, overrides: Mapping[str, Any]) -> None:
         # Nothing that starting makes is garbage: collecting meanwhile would cost a tenth of the start.
@@ -24,17 +29,34 @@ class _Application:
 
         serve(file, overrides)
 
+    def work(self, file: Path | None, overrides: Mapping[str, Any], queues: Sequence[str]) -> None:
+        from dspex.application.working import work
+
+        work(file, overrides, queues)
+
     def load_settings(self, file: Path | None, overrides: Mapping[str, Any]) -> tuple[Settings, Path | None]:
         from dspex.configuration.loading import load_settings
 
-        return load_settings(file, **overrides)
+        settings, path = load_settings(file, **overrides)
+        self._directory = path.parent if path else Path()
+        return settings, path
 
     def open_services(self, settings: Settings) -> AbstractAsyncContextManager[Services]:
+        from dspex.application.observing import hide_secrets
         from dspex.application.wiring import open_services
         from dspex.observability.logs import configure_logs
 
+        hide_secrets(settings)
         configure_logs("warning", settings.log_format)
         return open_services(settings)
+
+    def definition(self, settings: Settings, program: str) -> tuple[Definition, ProgramSettings] | None:
+        from dspex.application.declaring import definition_of, settings_of
+
+        for entry in settings.programs:
+            if entry.name == program:
+                return definition_of(entry, settings, self._directory), settings_of(entry)
+        return None
 
     def run_simulator(
         self, host: str, port: int, *, latency: str, seed: int, script: Path | None, teach: bool

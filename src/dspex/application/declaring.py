@@ -1,47 +1,113 @@
 """Programs of the configuration file become programs of the database: the file owns what it declares."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 
+from dspex.access.audit import Audit
+from dspex.access.records import FILE, Author
+from dspex.configuration.pipelines import PipelineEntry
 from dspex.configuration.settings import ProgramEntry, Settings
 from dspex.executions.mock import Mock
 from dspex.kit import json
 from dspex.kit.errors import Conflict, DspexError, Invalid, Missing
 from dspex.programs.definitions import choose_model, define
-from dspex.programs.records import EXECUTABLE, Definition, Program, ProgramSettings, Version
-from dspex.programs.rules import is_stale
+from dspex.programs.kinds import is_reference
+from dspex.programs.pipelines.reading import define_pipeline
+from dspex.programs.python_signatures import PythonSignatures
+from dspex.programs.records import Definition, Program, ProgramSettings, Version, WantedExecutor
+from dspex.programs.rules import definition_digest, is_awaited
 from dspex.programs.service import ProgramService
+from dspex.providers.python_code import code_digest
 
 log = structlog.get_logger(__name__)
 
 
-async def declare(programs: ProgramService, settings: Settings, project: str, directory: Path) -> None:
+async def declare(
+    programs: ProgramService,
+    signatures: PythonSignatures,
+    settings: Settings,
+    project: str,
+    directory: Path,
+    audit: Audit,
+) -> None:
     """Registers, initializes and deploys what the file declares; archives what it no longer does.
 
-    All new versions compile in one run of the worker. A version is deployed when the file asks for another one
-    than last time; what an operator deployed since stays. A program that can't be initialized is logged with
-    its reason and does not stop the others, nor the version of it that is deployed already. A malformed
-    entry and a name that the API made are mistakes in the file: they raise.
+    Whatever answers in any project and was compiled by other releases only is compiled for this one, and all new
+    versions with it. A version is deployed when the file asks for another one than last time; what an operator
+    deployed since stays. What can't be initialized is logged with its reason and does not stop the others, nor the
+    version of it that is deployed already. A malformed entry and a name that the API made are mistakes in the
+    file: they raise.
     """
-    wanted = [(entry, definition_of(entry, settings, directory)) for entry in settings.programs]
-    declared = [await _declare_one(programs, project, entry, definition) for entry, definition in wanted]
-    waiting = [version for _, version in declared if version.status not in EXECUTABLE or is_stale(version)]
-    ready = {version.id: version for version in await _initialize(programs, waiting)}
+    for note in settings.dspy_cli.notes if settings.dspy_cli is not None else ():
+        log.warning("dspy_cli_project", note=note)
+    wanted = [
+        (entry, definition_of(await with_document(entry, signatures, project, settings), settings, directory))
+        for entry in settings.programs
+    ]
+    # Before anything is changed: a bad file is refused whole.
+    for entry in settings.programs:
+        await _check_name(programs, project, entry.name)
+    author = Author(project, FILE)
+    declared = [
+        await _declare_one(programs, audit, author, entry, definition) for entry, definition in wanted
+    ]
+    await _archive_others(programs, audit, author, {entry.name for entry in settings.programs})
+    named = [(program.name, version) for program, version in declared] + [*await programs.deployed()]
+    names = {version.id: name for name, version in named}
+    waiting = await programs.unready([*{version.id: version for _, version in named}.values()])
+    done = {version.id: version for version in await _initialize(programs, audit, author, waiting)}
+    unready = await programs.unready([*done.values()])
+    for version in unready:
+        log.error(
+            "program_not_ready",
+            project=version.project,
+            program=names[version.id],
+            version=version.number,
+            reason=version.error,
+        )
+    not_ready = {version.id for version in unready}
     for program, version in declared:
-        current = ready.get(version.id, version)
-        if current.status not in EXECUTABLE:
-            log.error("program_not_ready", program=program.name, version=current.number, reason=current.error)
-        elif program.settings.declared != current.digest or program.deployed_version_id is None:
-            deployed = await programs.deploy(program, current)
-            remembered = replace(program.settings, declared=current.digest)
-            await programs.change(replace(deployed, settings=remembered))
-        elif program.deployed_version_id != current.id:
-            log.info("operators_version_kept", program=program.name, version_of_the_file=current.number)
-    await _archive_others(programs, project, {entry.name for entry in settings.programs})
+        current = done.get(version.id, version)
+        if current.id not in not_ready and program.deployed_version_id != current.id:
+            await _deploy_awaited(programs, audit, author, program, current)
+
+
+async def with_document(
+    entry: ProgramEntry, signatures: PythonSignatures, project: str, settings: Settings
+) -> ProgramEntry:
+    """The entry with documents for signatures that are classes in Python. Raises Invalid, Unavailable."""
+    code = partial(code_digest, roots=settings.code_roots)
+    try:
+        if entry.pipeline is not None:
+            pipeline = await signatures.pipeline(project, entry.pipeline, code)
+            return entry.model_copy(update={"pipeline": pipeline})
+        document = await signatures.resolved(project, entry.signature, code)
+    except Invalid as error:
+        raise _of_program(entry, error) from error
+    return entry.model_copy(update={"signature": document})
+
+
+def signatures_in_python(entry: ProgramEntry) -> list[str]:
+    """The classes that its signatures are."""
+    steps = () if entry.pipeline is None else entry.pipeline.steps
+    return [one for one in (entry.signature, *(step.signature for step in steps)) if is_reference(one)]
+
+
+def settings_of(entry: ProgramEntry) -> ProgramSettings:
+    return ProgramSettings(
+        timeout_s=entry.timeout_s,
+        on_violation=entry.on_violation,
+        cache=entry.cache,
+        rate_limit=entry.rate_limit,
+        budget=entry.budget,
+        alerts=entry.alerts,
+    )
 
 
 def definition_of(entry: ProgramEntry, settings: Settings, directory: Path) -> Definition:
@@ -55,13 +121,43 @@ def definition_of(entry: ProgramEntry, settings: Settings, directory: Path) -> D
             options=entry.options,
         )
         mock = _mock(entry)
-        return define(entry.signature, entry.module, entry.adapter, lm, _state(entry, directory), mock)
+        state = _state(entry.state, directory)
+        executor: WantedExecutor = "auto" if entry.executor == "mock" else entry.executor
+
+        code = partial(code_digest, roots=settings.code_roots)
+        if entry.pipeline is not None:
+            return define_pipeline(
+                _with_states(entry.pipeline, directory),
+                settings.models,
+                entry.adapter,
+                lm,
+                state,
+                mock,
+                config=entry.config,
+                executor=executor,
+                code=code,
+            )
+        return define(
+            entry.signature,
+            entry.module,
+            entry.adapter,
+            lm,
+            state,
+            mock,
+            config=entry.config,
+            executor=executor,
+            code=code,
+        )
     except Invalid as error:
-        raise Invalid(
-            f"Program {entry.name!r} in the configuration: {error.message}",
-            code=error.code,
-            problems=error.problems,
-        ) from error
+        raise _of_program(entry, error) from error
+
+
+def _of_program(entry: ProgramEntry, error: Invalid) -> Invalid:
+    return Invalid(
+        f"Program {entry.name!r} in the configuration: {error.message}",
+        code=error.code,
+        problems=error.problems,
+    )
 
 
 def _mock(entry: ProgramEntry) -> dict[str, Any] | None:
@@ -73,10 +169,21 @@ def _mock(entry: ProgramEntry) -> dict[str, Any] | None:
     return entry.mock or {}
 
 
-def _state(entry: ProgramEntry, directory: Path) -> dict[str, Any] | None:
-    if entry.state is None:
+def _with_states(pipeline: PipelineEntry, directory: Path) -> PipelineEntry:
+    """With the states that the steps name as files."""
+    steps = [
+        step.model_copy(update={"state": _state(step.state, directory)})
+        if isinstance(step.state, str)
+        else step
+        for step in pipeline.steps
+    ]
+    return pipeline.model_copy(update={"steps": steps})
+
+
+def _state(file: str | None, directory: Path) -> dict[str, Any] | None:
+    if file is None:
         return None
-    path = directory / entry.state
+    path = directory / file
     try:
         state = json.loads(path.read_bytes())
     except OSError as error:
@@ -88,60 +195,90 @@ def _state(entry: ProgramEntry, directory: Path) -> dict[str, Any] | None:
     return state
 
 
+async def _check_name(programs: ProgramService, project: str, name: str) -> None:
+    with suppress(Missing):
+        _check_source(await programs.get(project, name))
+
+
+def _check_source(program: Program) -> None:
+    if program.source != "file":
+        raise Conflict(
+            f"The file declares {program.name!r}, but a program of that name was made through the API. "
+            "Give the one in the file another name; names are never given away again.",
+            code="program_made_by_api",
+        )
+
+
 async def _declare_one(
-    programs: ProgramService, project: str, entry: ProgramEntry, definition: Definition
+    programs: ProgramService, audit: Audit, author: Author, entry: ProgramEntry, definition: Definition
 ) -> tuple[Program, Version]:
-    settings = ProgramSettings(entry.timeout_s, entry.on_violation)
+    project, settings, digest = author.project, settings_of(entry), definition_digest(definition)
     try:
         program = await programs.get(project, entry.name)
     except Missing:
         try:
-            return await programs.create(
-                project,
-                entry.name,
-                definition,
-                settings=settings,
-                source="file",
-                description=entry.description,
-            )
+            async with audit.operation(author, "program.create", entry.name):
+                return await programs.create(
+                    project,
+                    entry.name,
+                    definition,
+                    settings=replace(settings, declared=digest),
+                    source="file",
+                    description=entry.description,
+                )
         except Conflict as conflict:
             if conflict.code != "program_exists":
                 raise
             # Another node that starts with the same file was faster.
             program = await programs.get(project, entry.name)
-    if program.source != "file":
-        raise Conflict(
-            f"The file declares {entry.name!r}, but a program of that name was made through the API. "
-            "Give the one in the file another name; names are never given away again.",
-            code="program_made_by_api",
-        )
-    settings = replace(settings, declared=program.settings.declared)
+    _check_source(program)
+    settings = replace(settings, declared=digest, declared_after=program.settings.declared_after)
+    if program.settings.declared != digest:
+        history = await programs.history(program)
+        settings = replace(settings, declared_after=history[0].id if history else None)
     changed = replace(program, settings=settings, description=entry.description, archived_at=None)
     if changed != program:
-        program = await programs.change(changed)
+        async with audit.operation(author, "program.change", program.name):
+            program = await programs.change(changed)
     return program, await programs.add_version(program, definition)
 
 
-async def _initialize(programs: ProgramService, waiting: Sequence[Version]) -> list[Version]:
+async def _initialize(
+    programs: ProgramService, audit: Audit, author: Author, waiting: Sequence[Version]
+) -> list[Version]:
+    """The versions as they are afterwards."""
     if not waiting:
         return []
     log.info("initializing", versions=len(waiting))
     try:
-        return await programs.initialize(waiting)
+        async with audit.operation(author, "program.initialize", versions=len(waiting)):
+            await programs.initialize(waiting)
     except DspexError as error:
-        # The reason is with each version; programs deployed earlier go on.
+        # The reason is with each version; the others are done all the same.
         log.error("initializing_failed", reason=error.message)
-        return []
+    return [await programs.version(one.project, one.id) for one in waiting]
 
 
-async def _archive_others(programs: ProgramService, project: str, declared: set[str]) -> None:
+async def _deploy_awaited(
+    programs: ProgramService, audit: Audit, author: Author, program: Program, version: Version
+) -> None:
+    history = await programs.history(program)
+    if is_awaited(program.settings, history):
+        async with audit.operation(author, "program.deploy", program.name, version=version.number):
+            await programs.deploy(program, version)
+    elif history[0].version_id != version.id:
+        log.info("operators_version_kept", program=program.name, version_of_the_file=version.number)
+
+
+async def _archive_others(programs: ProgramService, audit: Audit, author: Author, declared: set[str]) -> None:
     cursor: str | None = None
     while True:
-        page = await programs.list(project, include_archived=False, limit=200, cursor=cursor)
+        page = await programs.list(author.project, include_archived=False, limit=200, cursor=cursor)
         for program in page.data:
             if program.source == "file" and program.name not in declared:
                 log.info("program_archived", program=program.name, reason="no longer in the file")
-                await programs.archive(program)
+                async with audit.operation(author, "program.archive", program.name):
+                    await programs.archive(program)
         cursor = page.next_cursor
         if cursor is None:
             return

@@ -1,25 +1,27 @@
 """DSPex inside another program: the same services, called directly and without a loop of the caller's."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self, TypeVar, cast
 
-from dspex.application.declaring import definition_of
+from dspex.access.records import DEFAULT_PROJECT, LOCAL_OPERATOR
+from dspex.application.declaring import definition_of, settings_of, signatures_in_python, with_document
 from dspex.application.wiring import open_services
 from dspex.configuration.loading import load_settings
+from dspex.configuration.settings import ProgramEntry
 from dspex.executions.predictions import Adhoc
 from dspex.executions.records import Execution
-from dspex.executions.service import PredictionRequest
+from dspex.executions.requests import PredictionRequest
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit import json
 from dspex.kit.errors import Missing
 from dspex.kit.ids import new_id
-from dspex.programs.records import Module, ProgramSettings
+from dspex.programs.records import Definition, Module, ProgramSettings
 
-PROJECT = "default"
+F = TypeVar("F")
 
 
 class Embedded:
@@ -32,13 +34,11 @@ class Embedded:
     def __init__(self, config: Path | None, overrides: Mapping[str, Any]) -> None:
         """Raises Invalid for a configuration with mistakes in it."""
         self._settings, path = load_settings(config, **overrides)
-        directory = path.parent if path else Path()
+        self._directory = path.parent if path else Path()
         self._programs = {
-            entry.name: (
-                definition_of(entry, self._settings, directory),
-                ProgramSettings(entry.timeout_s, entry.on_violation),
-            )
+            entry.name: self._defined(entry)
             for entry in self._settings.programs
+            if not signatures_in_python(entry)
         }
         self._runner = asyncio.Runner()
         self._stack = AsyncExitStack()
@@ -54,11 +54,26 @@ class Embedded:
         return self
 
     async def _start(self) -> Services:
-        return await self._stack.enter_async_context(open_services(self._settings))
+        services = await self._stack.enter_async_context(open_services(self._settings))
+        for entry in self._settings.programs:
+            if signatures_in_python(entry):
+                read = await with_document(entry, services.python_signatures, DEFAULT_PROJECT, self._settings)
+                self._programs[entry.name] = self._defined(read)
+        return services
+
+    def _defined(self, entry: ProgramEntry) -> tuple[Definition, ProgramSettings]:
+        return definition_of(entry, self._settings, self._directory), settings_of(entry)
 
     def __exit__(self, *_: object) -> None:
         self._runner.run(self._stack.aclose())
         self._runner.close()
+
+    def subscribe(self, fact_type: type[F], handler: Callable[[F], None]) -> None:
+        """Calls the handler for every fact of a type, such as `dspex.observability.facts.AlertRaised`.
+
+        It is called where the fact arises, so it should be quick; one that fails is logged and harms nobody.
+        """
+        self._open.observed.facts.subscribe(fact_type, handler)
 
     def predict(self, program: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """One answer of a program of the file, compiled the first time. Raises Missing, Invalid, Unavailable."""
@@ -87,7 +102,10 @@ class Embedded:
         async def wait() -> Execution:
             return await predicting
 
-        return presenters.prediction(self._runner.run(wait()))
+        execution = self._runner.run(wait())
+        # Between answers nothing runs here that could see that an alert is over.
+        self._open.observed.alerts.look()
+        return presenters.prediction(execution)
 
     @property
     def _open(self) -> Services:
@@ -97,4 +115,4 @@ class Embedded:
 
 
 def _request(inputs: Mapping[str, Any]) -> PredictionRequest:
-    return PredictionRequest(PROJECT, new_id(), inputs, len(json.dumps(inputs)))
+    return PredictionRequest(LOCAL_OPERATOR, new_id(), inputs, len(json.dumps(inputs)))

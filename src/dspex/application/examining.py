@@ -1,13 +1,15 @@
 """What `dspex doctor` looks at."""
 
+import importlib.util
 import os
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from dspex.application.declaring import definition_of
+from dspex.application.declaring import definition_of, signatures_in_python
 from dspex.configuration.loading import load_settings
 from dspex.configuration.models import ModelSettings
 from dspex.configuration.settings import Settings
@@ -15,6 +17,7 @@ from dspex.interfaces.cli.ports import Finding
 from dspex.kit.errors import DspexError
 from dspex.providers.compiler import SubprocessCompiler
 from dspex.providers.language_models.chat_providers import chat_provider
+from dspex.providers.python_code import code_digest
 
 _LEAST_PYTHON = (3, 11)
 _LEAST_FREE_MIB = 500
@@ -31,11 +34,14 @@ def examine(file: Path | None) -> list[Finding]:
         Finding("configuration", "ok", str(path) if path else "no dspex.yaml: the defaults apply")
     )
     looks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
+        ("dspy-cli project", lambda: _dspy_cli(settings)),
         ("models", lambda: _models(settings)),
         ("programs", lambda: _programs(settings, path.parent if path else Path())),
         ("data directory", lambda: [_disk(settings)]),
         ("port", lambda: [_port(settings)]),
         ("compiler", lambda: [_compiler(settings)]),
+        ("pools", lambda: [_pools()]),
+        ("jobs", lambda: [_jobs(settings)]),
         ("database", lambda: [_database(settings)]),
     )
     for subject, look in looks:
@@ -52,6 +58,15 @@ def _python() -> Finding:
     if sys.version_info < _LEAST_PYTHON:
         return Finding("python", "failed", running, "DSPex needs Python 3.11 or newer.")
     return Finding("python", "ok", running)
+
+
+def _dspy_cli(settings: Settings) -> Iterator[Finding]:
+    if settings.dspy_cli is None:
+        return
+    listed = ", ".join(settings.dspy_cli.programs) or "no programs"
+    yield Finding("dspy-cli project", "ok", f"{settings.dspy_cli.app_id}: {listed}")
+    for note in settings.dspy_cli.notes:
+        yield Finding("dspy-cli project", "warning", note)
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
@@ -82,7 +97,11 @@ def _is_set(name: str) -> bool:
 def _programs(settings: Settings, directory: Path) -> Iterator[Finding]:
     for entry in settings.programs:
         try:
-            definition_of(entry, settings, directory)
+            if classes := signatures_in_python(entry):
+                # A start reads them in a worker; that they are there is all that can be said without.
+                code_digest(classes, settings.code_roots)
+            else:
+                definition_of(entry, settings, directory)
         except DspexError as error:
             yield Finding(f"program {entry.name}", "failed", error.message)
         else:
@@ -122,10 +141,34 @@ def _compiler(settings: Settings) -> Finding:
     return Finding("compiler", "warning", detail, "pip install 'dspex[dspy]'")
 
 
+def _pools() -> Finding:
+    missing = [name for name in ("dspy", "grpc", "google.protobuf") if not _is_installed(name)]
+    if not missing:
+        return Finding("pools", "ok", "worker processes can run DSPy and modules of your own")
+    detail = f"{', '.join(missing)} is not installed: only native programs can run"
+    return Finding("pools", "warning", detail, "pip install 'dspex[dspy]'")
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _jobs(settings: Settings) -> Finding:
+    if not settings.jobs.workers:
+        return Finding("jobs", "ok", "none are run here; `dspex work` runs them elsewhere")
+    if importlib.util.find_spec("dbos") is not None:
+        return Finding("jobs", "ok", "the job engine is installed")
+    detail = "the job engine is not installed: nothing runs in the background"
+    return Finding("jobs", "warning", detail, "pip install 'dspex[jobs]'")
+
+
 def _database(settings: Settings) -> Finding:
     """Looks without making or migrating anything."""
-    from dspex.storage.dialects.sqlite import path_of
     from dspex.storage.migrations import HEAD, current, is_known
+    from dspex.storage.sqlite.file import path_of
 
     shown = settings.database_without_secrets
     try:

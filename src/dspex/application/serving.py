@@ -1,12 +1,12 @@
 """`dspex serve`: prepare the database and the programs once, then run one process or several."""
 
 import asyncio
-import gc
 import math
 import os
+import signal
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,70 +15,21 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from dspex.application.banner import announce
-from dspex.application.declaring import declare
-from dspex.application.hardening import forbid_inspection
-from dspex.application.wiring import open_services
-from dspex.configuration.loading import hand_down, load_settings, take_up
+from dspex.application.foundation import open_foundation
+from dspex.application.hardening import forbid_inspection, stop_with_parent
+from dspex.application.node import Node
+from dspex.application.observing import hide_secrets, make_metrics_directory
+from dspex.application.preparing import prepare
+from dspex.application.source import Source, from_text, opened, to_text
+from dspex.application.work_processes import WorkProcesses
+from dspex.application.working_names import HANDED_DOWN, JOBS_WAIT, PARENT
+from dspex.configuration.reloading import reloaded
 from dspex.configuration.settings import Settings
-from dspex.interfaces.rest.app import RestApplication, create_application
-from dspex.interfaces.rest.exchange import Receive, Scope, Send
+from dspex.kit.addresses import LOOPBACK
 from dspex.kit.errors import DspexError, Invalid, Unavailable
 from dspex.observability.logs import configure_logs
 
 log = structlog.get_logger(__name__)
-_HANDED_DOWN = "DSPEX_HANDED_DOWN"
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-PROJECT = "default"
-
-
-class Node:
-    """One serving process as an ASGI application: its services live as long as the lifespan.
-
-    `failure` is why it could not start.
-    """
-
-    def __init__(self, settings: Settings, directory: Path, *, prepare: bool) -> None:
-        self._settings = settings
-        self._directory = directory
-        self._prepare = prepare
-        self._application: RestApplication | None = None
-        self._stack = AsyncExitStack()
-        self.failure: DspexError | None = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-            return
-        if self._application is None:
-            raise RuntimeError("the lifespan has not started")
-        await self._application(scope, receive, send)
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        await receive()
-        try:
-            await self._start()
-        except DspexError as error:
-            self.failure = error
-            await self._stack.aclose()
-            await send({"type": "lifespan.startup.failed", "message": ""})
-            return
-        except BaseException:
-            await self._stack.aclose()
-            raise
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        log.info("stopping")
-        await self._stack.aclose()
-        await send({"type": "lifespan.shutdown.complete"})
-
-    async def _start(self) -> None:
-        services = await self._stack.enter_async_context(open_services(self._settings, serving=True))
-        if self._prepare:
-            await declare(services.programs, self._settings, PROJECT, self._directory)
-        self._application = create_application(services)
-        # What is loaded stays for the life of the process; the collector need not look at it again.
-        gc.freeze()
-        gc.enable()
 
 
 class _Server(uvicorn.Server):
@@ -101,24 +52,83 @@ class _Server(uvicorn.Server):
             self._captured_signals.clear()
 
 
+class _Supervisor(Multiprocess):
+    """Keeps the processes alive, and has the settings that the next one will be started with."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        sockets: list[socket.socket],
+        settings: Settings,
+        source: Source,
+        metrics: Path,
+    ) -> None:
+        super().__init__(config, sockets)
+        self._metrics = metrics
+        self._known: set[int] = set()
+        self._settings = settings
+        self._source = source
+        self._work = WorkProcesses(settings.jobs.workers, lambda: to_text(self._settings, self._source))
+
+    def run(self) -> None:
+        signal.signal(JOBS_WAIT, lambda *_: self._work.ask())
+        super().run()
+        self._work.join(self._settings.server.drain_s)
+
+    def terminate_all(self) -> None:
+        self._work.terminate()
+        super().terminate_all()
+
+    def keep_subprocess_alive(self) -> None:
+        """Takes the gauges of a process that ended out of the metrics; what it counted stays."""
+        super().keep_subprocess_alive()
+        self._work.tend()
+        living = {process.pid for process in self.processes if process.pid is not None}
+        for ended in self._known - living:
+            from dspex.observability.exposition import forget_process
+
+            try:
+                forget_process(ended, self._metrics)
+            except BlockingIOError:
+                # A scrape reads at this moment; the next round is soon.
+                living.add(ended)
+            except OSError as error:
+                log.warning("metrics_not_merged", reason=str(error), process=ended)
+        self._known = living
+
+    def handle_signals(self) -> None:
+        # Each process that was asked to reload asks us; once is enough.
+        self.signal_queue[:] = dict.fromkeys(self.signal_queue)
+        super().handle_signals()
+
+    def handle_hup(self) -> None:
+        """Hands the new configuration to the processes: they take it while they serve."""
+        try:
+            settings, waiting = reloaded(self._settings, self._source.load())
+            # All that may be refused, so that a process that is started later has nothing that others refused.
+            asyncio.run(_prepare(settings, self._source))
+        except DspexError:
+            # Each process refuses it as well, and says so to whoever asked.
+            log.info("reloading", processes=len(self.processes))
+        else:
+            self._settings = settings
+            hide_secrets(settings)
+            os.environ[HANDED_DOWN] = to_text(self._settings, self._source)
+            log.info("reloading", processes=len(self.processes), needs_restart=waiting)
+        for process in self.processes:
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGHUP)
+        self._work.hang_up()
+
+
 def check_exposure(settings: Settings) -> None:
-    """Raises Invalid when others could reach the service without keys, or take simulated answers for real."""
-    if settings.server.host in _LOOPBACK:
-        return
-    if settings.simulated:
+    """Raises Invalid when others could take simulated answers for real."""
+    if settings.simulated and settings.server.host not in LOOPBACK:
         raise Invalid(
             f"Listening on {settings.server.host} with the simulator as the default model would give others made-up "
             "answers. Set a real model under `models` in dspex.yaml.",
             code="simulator_exposed",
         )
-    if settings.server.allow_unauthenticated:
-        return
-    raise Invalid(
-        f"Listening on {settings.server.host} would let anyone who reaches it spend your model budget: DSPex asks "
-        "for no keys yet. Listen on 127.0.0.1 behind a proxy that authenticates, or accept it with "
-        "DSPEX_SERVER__ALLOW_UNAUTHENTICATED=true.",
-        code="exposed_without_access",
-    )
 
 
 def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
@@ -128,10 +138,12 @@ def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
     twice by mistake does not touch the programs of the node that runs.
     """
     forbid_inspection()
-    settings, path = load_settings(file, **overrides)
+    # Until the node can reload, so that asking for it too early does not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    settings, source = opened(file, overrides)
     check_exposure(settings)
+    hide_secrets(settings)
     configure_logs(settings.log_level, settings.log_format)
-    directory = path.parent if path else Path()
     options: dict[str, Any] = {
         "log_config": None,
         "access_log": False,
@@ -141,25 +153,33 @@ def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
         "lifespan": "on",
         "proxy_headers": False,
     }
-    with _bound(settings) as address:
+    with ExitStack() as stack:
+        address = stack.enter_context(_bound(settings.server.host, settings.server.port))
+        sockets = [address]
+        if settings.metrics.port is not None:
+            sockets.append(stack.enter_context(_bound(settings.metrics.host, settings.metrics.port)))
         port = address.getsockname()[1]
         if settings.server.workers == 1:
-            _serve_alone(Node(settings, directory, prepare=True), settings, address, options)
+            _serve_alone(Node(settings, source, prepare=True), settings, sockets, options)
             return
-        asyncio.run(_prepare(settings, directory))
-        os.environ[_HANDED_DOWN] = hand_down(settings)
+        asyncio.run(_prepare(settings, source))
+        metrics = make_metrics_directory(settings)
+        os.environ[HANDED_DOWN] = to_text(settings, source)
+        os.environ[PARENT] = str(os.getpid())
         announce(settings, port=port)
         config = uvicorn.Config(
             "dspex.application.serving:worker", factory=True, workers=settings.server.workers, **options
         )
-        Multiprocess(config, sockets=[address]).run()
+        _Supervisor(config, sockets, settings, source, metrics).run()
         log.info("stopped")
 
 
-def _serve_alone(node: Node, settings: Settings, address: socket.socket, options: Mapping[str, Any]) -> None:
+def _serve_alone(
+    node: Node, settings: Settings, sockets: list[socket.socket], options: Mapping[str, Any]
+) -> None:
     server = _Server(uvicorn.Config(node, **options), settings)
     try:
-        server.run(sockets=[address])
+        server.run(sockets=sockets)
     except SystemExit:
         # uvicorn's own way to say that the application did not start.
         if node.failure is None:
@@ -169,8 +189,7 @@ def _serve_alone(node: Node, settings: Settings, address: socket.socket, options
     log.info("stopped")
 
 
-def _bound(settings: Settings) -> socket.socket:
-    host, port = settings.server.host, settings.server.port
+def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     address = socket.socket(family)
     address.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -182,7 +201,7 @@ def _bound(settings: Settings) -> socket.socket:
         address.close()
         raise Unavailable(
             f"{host}:{port} can't be listened on ({error.strerror}). If another service has it, choose a free "
-            "port with --port.",
+            "port with --port, or with metrics.port if it is that one.",
             code="address_in_use",
         ) from None
     return address
@@ -191,11 +210,13 @@ def _bound(settings: Settings) -> socket.socket:
 def worker() -> Node:
     """One of several processes; the parent has prepared everything and read the configuration."""
     forbid_inspection()
-    settings = take_up(os.environ[_HANDED_DOWN])
+    stop_with_parent(int(os.environ[PARENT]))
+    settings, source = from_text(os.environ[HANDED_DOWN])
+    hide_secrets(settings)
     configure_logs(settings.log_level, settings.log_format)
-    return Node(settings, Path(), prepare=False)
+    return Node(settings, source, prepare=False, ask_parent=True)
 
 
-async def _prepare(settings: Settings, directory: Path) -> None:
-    async with open_services(settings) as services:
-        await declare(services.programs, settings, PROJECT, directory)
+async def _prepare(settings: Settings, source: Source) -> None:
+    async with open_foundation(settings) as foundation:
+        await prepare(foundation, settings, source.directory)

@@ -11,6 +11,7 @@ from dotenv import load_dotenv
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsError
 
+from dspex.configuration.dspy_cli import project as dspy_cli
 from dspex.configuration.models import option_advice, unsupported_options
 from dspex.configuration.settings import Settings
 from dspex.kit.errors import Invalid, Problem
@@ -21,13 +22,16 @@ DEFAULT_FILE = "dspex.yaml"
 def load_settings(file: Path | None = None, **overrides: Any) -> tuple[Settings, Path | None]:
     """The settings and the file they came from (None: no file, defaults apply).
 
-    `file` must exist when given; without it `dspex.yaml` in the working directory is read if it is there.
-    `.env` in the working directory is loaded into the environment first, without replacing what is set.
+    `file` must exist when given; without it `dspex.yaml` in the working directory is read if it is there, else the
+    `dspy.config.yaml` of a dspy-cli project. A directory stands for the file in it. `.env` in the working directory
+    and beside the file is loaded into the environment first, without replacing what is set.
     Raises Invalid (code bad_configuration) that lists every mistake with its place.
     """
     load_dotenv(Path(".env"), override=False)
-    path = file or (Path(DEFAULT_FILE) if Path(DEFAULT_FILE).is_file() else None)
-    document = _read(path) if path else {}
+    path = (
+        _found(Path()) if file is None else (_found(file) or file / DEFAULT_FILE) if file.is_dir() else file
+    )
+    document = _document(path) if path else {}
 
     class Loaded(Settings):
         @classmethod
@@ -56,13 +60,43 @@ def load_settings(file: Path | None = None, **overrides: Any) -> tuple[Settings,
             code="bad_configuration",
         ) from None
     _check(settings, path)
-    return settings, path
+    # Relative to the file, as everything that it names.
+    directory = path.parent if path else Path()
+    below = tuple(directory / one for one in settings.code_paths)
+    return settings.model_copy(update={"code_paths": below}), path
 
 
 def _usual_names() -> dict[str, Any]:
     """Settings from variables that everybody knows under another name; our own names win over them."""
-    url = os.environ.get("DATABASE_URL")
-    return {"database_url": url} if url else {}
+    names = {"database_url": "DATABASE_URL", "redis_url": "REDIS_URL"}
+    return {setting: value for setting, name in names.items() if (value := os.environ.get(name))}
+
+
+def _found(directory: Path) -> Path | None:
+    """The configuration file in a directory: ours before that of a dspy-cli project."""
+    names = (DEFAULT_FILE, dspy_cli.FILE)
+    return next((directory / name for name in names if (directory / name).is_file()), None)
+
+
+def _document(path: Path) -> Mapping[str, Any]:
+    """What the file says; with `dspy_cli: true` in it, on top of what the dspy-cli project beside it says."""
+    document = dict(_read(path))
+    if path.name == dspy_cli.FILE:
+        load_dotenv(path.with_name(".env"), override=False)
+        return dspy_cli.translated(path, document)
+    wanted = document.pop("dspy_cli", False)
+    if not isinstance(wanted, bool):
+        raise Invalid(
+            f"{path}: `dspy_cli` is true, to serve the dspy-cli project beside this file as well, or false.",
+            code="bad_configuration",
+            problems=[Problem("/dspy_cli", "wrong_type", "write true or false")],
+        )
+    if not wanted:
+        return document
+    load_dotenv(path.with_name(".env"), override=False)
+    project = path.with_name(dspy_cli.FILE)
+    theirs = dspy_cli.translated(project, _read(project))
+    return {**theirs, **document, "programs": [*theirs["programs"], *(document.get("programs") or ())]}
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -94,6 +128,9 @@ def _explained(error: ValidationError, path: Path | None) -> Invalid:
     )
 
 
+_NO_CHAT = "{!r} is an embedding model, which writes nothing; name a chat model"
+
+
 def _check(settings: Settings, path: Path | None) -> None:
     """What no single section can see."""
     known = set(settings.models.registry)
@@ -104,11 +141,33 @@ def _check(settings: Settings, path: Path | None) -> None:
                 "/models/default", "unknown_model", f"{settings.models.default!r} is not in models.registry"
             )
         )
+    elif settings.models.registry[settings.models.default].model_type != "chat":
+        problems.append(
+            Problem("/models/default", "wrong_model_type", _NO_CHAT.format(settings.models.default))
+        )
+    problems += [
+        Problem(f"/models/registry/{alias}/fallbacks", "wrong_model_type", _NO_CHAT.format(other))
+        for alias, model in settings.models.registry.items()
+        for other in model.fallbacks
+        if other in known and settings.models.registry[other].model_type != "chat"
+    ]
     problems += [
         Problem(f"/models/registry/{alias}/options/{name}", "unsupported_option", option_advice(name))
         for alias, model in settings.models.registry.items()
         for name in unsupported_options(model.options)
     ]
+    problems += [
+        Problem(
+            f"/models/registry/{alias}/fallbacks",
+            "unknown_model",
+            f"{other!r} is not another model of models.registry; it has {', '.join(sorted(known))}",
+        )
+        for alias, model in settings.models.registry.items()
+        for other in model.fallbacks
+        if other not in known or other == alias
+    ]
+    if settings.metrics.port is not None and settings.metrics.port == settings.server.port:
+        problems.append(Problem("/metrics/port", "same_port", "choose another port than server.port"))
     seen: set[str] = set()
     for index, program in enumerate(settings.programs):
         if program.model is not None and program.model not in known:
@@ -119,11 +178,21 @@ def _check(settings: Settings, path: Path | None) -> None:
                     f"{program.model!r} is not in models.registry; it has {', '.join(sorted(known))}",
                 )
             )
+        elif program.model is not None and settings.models.registry[program.model].model_type != "chat":
+            problems.append(
+                Problem(f"/programs/{index}/model", "wrong_model_type", _NO_CHAT.format(program.model))
+            )
         if program.name in seen:
             problems.append(
                 Problem(f"/programs/{index}/name", "duplicate", f"{program.name!r} is declared twice")
             )
         seen.add(program.name)
+    names = [dataset.name for dataset in settings.datasets]
+    problems += [
+        Problem(f"/datasets/{index}/name", "duplicate", f"{name!r} is declared twice")
+        for index, name in enumerate(names)
+        if name in names[:index]
+    ]
     if problems:
         lines = "\n".join(f"  {problem.pointer}: {problem.message}" for problem in problems)
         raise Invalid(

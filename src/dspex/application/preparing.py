@@ -1,0 +1,52 @@
+"""What is done once before a node answers, for all its processes: programs and datasets of the file, the first key."""
+
+import sys
+from pathlib import Path
+
+from dspex.access.records import DEFAULT_PROJECT, LOCAL, Author
+from dspex.application.declaring import declare
+from dspex.application.declaring_datasets import datasets_on, declare_datasets
+from dspex.application.foundation import Foundation
+from dspex.configuration.settings import Settings
+
+_FIRST_KEY = """\
+This service asks for keys, and there was none, so here is an admin's. It is shown this once and stored nowhere:
+
+    {key}
+
+It may do everything in every project, so keep it like a password. Callers get keys of their own:
+
+    dspex keys create NAME --role caller
+
+Lost it? On this machine `dspex keys create NAME --role admin` makes another, `dspex keys revoke {id}` ends it.
+"""
+
+
+async def prepare(foundation: Foundation, settings: Settings, directory: Path) -> None:
+    """Raises what `declare` and `declare_datasets` do, and Unavailable."""
+    datasets = datasets_on(foundation.database, settings.limits, foundation.clock)
+    await declare_datasets(datasets, settings, DEFAULT_PROJECT, directory, foundation.audit)
+    await declare(
+        foundation.programs,
+        foundation.python_signatures,
+        settings,
+        DEFAULT_PROJECT,
+        directory,
+        foundation.audit,
+    )
+    if settings.asks_for_keys:
+        await _make_first_key(foundation)
+
+
+async def _make_first_key(foundation: Foundation) -> None:
+    """To standard output, never into a log."""
+    if (await foundation.keys.list(None, limit=1, cursor=None)).data:
+        return
+    async with foundation.audit.operation(Author(DEFAULT_PROJECT, LOCAL), "key.bootstrap") as told:
+        made = await foundation.keys.create_first()
+        # Nothing when another node that started was faster.
+        told["id"] = made and made[0].id
+    if made is not None:
+        key, text = made
+        sys.stdout.write(_FIRST_KEY.format(key=text, id=key.id))
+        sys.stdout.flush()

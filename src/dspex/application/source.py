@@ -1,0 +1,48 @@
+"""Where a node's configuration came from, to read it there again."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dspex.configuration.loading import hand_down, load_settings, take_up
+from dspex.configuration.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """`file` as it was named on the command line, and what else was said there. Paths in it start at `directory`."""
+
+    file: Path | None
+    overrides: Mapping[str, Any]
+    directory: Path
+
+    def load(self) -> Settings:
+        """Raises Invalid for a configuration with mistakes in it."""
+        settings, _ = load_settings(self.file, **self.overrides)
+        return settings
+
+
+def opened(file: Path | None, overrides: Mapping[str, Any]) -> tuple[Settings, Source]:
+    settings, path = load_settings(file, **overrides)
+    return settings, Source(file, overrides, path.parent if path else Path())
+
+
+def to_text(settings: Settings, source: Source) -> str:
+    """Both as text, for another process of this node."""
+    return json.dumps(
+        {
+            "settings": hand_down(settings),
+            "file": None if source.file is None else str(source.file),
+            "overrides": source.overrides,
+            "directory": str(source.directory),
+        },
+        default=str,
+    )
+
+
+def from_text(text: str) -> tuple[Settings, Source]:
+    given = json.loads(text)
+    file = None if given["file"] is None else Path(given["file"])
+    return take_up(given["settings"]), Source(file, given["overrides"], Path(given["directory"]))

@@ -1,0 +1,80 @@
+"""What is put together for a serving node, by the settings and the environment."""
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+
+from dspex.application.observing import make_metrics_directory, metrics_directory, observing
+from dspex.configuration.settings import ProgramEntry, Server, Settings
+from dspex.kit.clock import SystemClock
+from dspex.kit.facts import Facts
+from dspex.observability.metrics import DIRECTORY, MOST_LABELS, Gauges
+from dspex.providers.telemetry.sentry import SentryDefects
+from tests.unit.observability.given import UNAVAILABLE, finished
+
+
+def reporting() -> bool:
+    return any(isinstance(one, SentryDefects) for one in logging.getLogger().handlers)
+
+
+@pytest.mark.parametrize("dsn", ["", "http://publickey@127.0.0.1:9/1"])
+async def test_defects_are_reported_while_a_node_serves_if_there_is_an_address(
+    monkeypatch: pytest.MonkeyPatch, dsn: str
+) -> None:
+    monkeypatch.setenv("SENTRY_DSN", dsn)
+    async with observing(Settings(), Facts(), SystemClock(), "node-1", Gauges()) as observed:
+        assert reporting() is bool(dsn)
+        assert observed.tracer is None
+    assert not reporting()
+
+
+async def test_nothing_is_traced_unless_somebody_collects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SENTRY_DSN", raising=False)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    async with observing(Settings(), Facts(), SystemClock(), "node-1", Gauges()) as observed:
+        assert observed.tracer is not None
+
+
+@pytest.mark.parametrize(("workers", "raised"), [(1, 0), (2, 1)])
+async def test_one_of_two_processes_raises_an_alert_after_half_of_the_executions(
+    monkeypatch: pytest.MonkeyPatch, workers: int, raised: int
+) -> None:
+    monkeypatch.delenv("SENTRY_DSN", raising=False)
+    monkeypatch.delenv(DIRECTORY, raising=False)
+    facts, settings = Facts(), Settings(server=Server(workers=workers))
+    async with observing(settings, facts, SystemClock(), "node-1", Gauges()) as observed:
+        for _ in range(5):
+            facts.announce(finished(error=UNAVAILABLE))
+        assert len(observed.alerts.active("default")) == raised
+
+
+async def test_programs_of_the_file_have_labels_however_many_others_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("SENTRY_DSN", raising=False)
+    monkeypatch.delenv(DIRECTORY, raising=False)
+    declared = ProgramEntry(name="declared", signature="question -> answer")
+    facts, settings = Facts(), Settings(programs=(declared,))
+    async with observing(settings, facts, SystemClock(), "node-1", Gauges()) as observed:
+        for number in range(MOST_LABELS + 5):
+            facts.announce(finished(f"registered-{number}", project="another"))
+        for program in ("declared", "adhoc", "one-more"):
+            facts.announce(finished(program))
+        text = (await observed.metrics.exposition(""))[0].decode()
+    ended = re.findall(r'^dspy_predictions_total{program="(declared|adhoc|one-more|other)"', text, re.M)
+    assert sorted(ended) == ["adhoc", "declared", "other"]
+
+
+def test_a_start_empties_the_directory_of_the_metrics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(DIRECTORY, "elsewhere")
+    settings = Settings(data_dir=tmp_path, server=Server(workers=2, port=8123))
+    directory = make_metrics_directory(settings)
+    (directory / "counter_1.db").touch()
+    assert make_metrics_directory(settings) == directory == metrics_directory(settings)
+    assert list(directory.iterdir()) == []
+    assert metrics_directory(Settings(data_dir=tmp_path)) is None
