@@ -3,33 +3,77 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
 import httpx
 import uvicorn
 
+from dspex.access.audit import Audit
+from dspex.access.authentication import Authenticator
+from dspex.access.service import Keys
+from dspex.application.lazy_pools import LazyPools
 from dspex.configuration.settings import Settings
+from dspex.datasets.records import Bounds as DatasetBounds
+from dspex.datasets.service import Datasets
+from dspex.executions.background.rules import KIND as EXECUTION
+from dspex.executions.background.running import ExecutionChanges
+from dspex.executions.background.service import Background
+from dspex.executions.batches.records import BatchBounds
+from dspex.executions.batches.service import Batches
+from dspex.executions.caching import PredictionCaching
 from dspex.executions.catalog import Catalog
+from dspex.executions.embedding import Embeddings
+from dspex.executions.feedback.service import Feedbacks
 from dspex.executions.idempotency import Idempotency
 from dspex.executions.predictions import Predictions
-from dspex.executions.service import Bounds, ExecutionService
+from dspex.executions.reading import ReplyReader
+from dspex.executions.requests import Bounds
+from dspex.executions.service import ExecutionService
+from dspex.executions.streams import Streams
+from dspex.gateway.breakers import Breakers
+from dspex.gateway.records import CACHED
 from dspex.gateway.service import LanguageModelGateway
+from dspex.gateway.steps.admitting import Admitting
+from dspex.gateway.steps.breaking import Breaking
+from dspex.gateway.steps.caching import Caching
+from dspex.gateway.steps.embedding import Vectors
+from dspex.gateway.steps.lanes import Lanes
+from dspex.gateway.steps.single_flight import SingleFlight
 from dspex.interfaces.rest.app import RestApplication, create_application
 from dspex.interfaces.shared.services import Check, Services
+from dspex.jobs.service import Jobs
 from dspex.kit.clock import SystemClock
 from dspex.kit.errors import Unavailable
 from dspex.kit.facts import Facts
-from dspex.programs.ports import Compiled, Compiler, Refused
+from dspex.kit.signals import LocalSignals, Signals
+from dspex.observability.alerts import Alerts
+from dspex.observability.metrics import Metrics
+from dspex.observability.observed import Observed
+from dspex.observability.tracing import Tracer
+from dspex.programs.adhoc import AdhocCompiling
+from dspex.programs.ports import Compiled, Compiler, Refused, SignatureReader
+from dspex.programs.python_signatures import PythonSignatures
 from dspex.programs.records import Definition
 from dspex.programs.service import ProgramService
+from dspex.providers.dataset_files.loader import FileLoader
 from dspex.providers.language_models.simulator.client import SimulatorClient
+from dspex.providers.memory.access import MemoryAudit, MemoryKeys
+from dspex.providers.memory.analytics import MemoryAnalytics
+from dspex.providers.memory.breakers import MemoryBreakers
+from dspex.providers.memory.budgets import MemoryBudgets
+from dspex.providers.memory.datasets import MemoryDatasets
 from dspex.providers.memory.executions import MemoryExecutions, MemoryNodes
+from dspex.providers.memory.feedback import MemoryFeedback
+from dspex.providers.memory.jobs import MemoryBackground, MemoryBatches, MemoryJobs
 from dspex.providers.memory.programs import MemoryPrograms
 from dspex.providers.memory.signatures import MemorySignatures
+from dspex.providers.python_code import code_digest
 from dspex.signatures.service import SignatureService
+from tests.caching import caches_in_memory
 from tests.interfaces.stores import Behind, Switch
+from tests.plugins.reading import ReadsHere
 
 NODE = "node-under-test"
 BASE = "http://127.0.0.1"
@@ -57,49 +101,115 @@ class TestNode:
     settings: Settings = field(default_factory=lambda: Settings(log_level="error"))
     compiler: Compiler = field(default_factory=NoCompiler)
     checks: tuple[Check, ...] | None = None
+    signals: Signals = field(default_factory=LocalSignals)
+    keys: MemoryKeys = field(default_factory=MemoryKeys)
+    signature_reader: SignatureReader | None = None
 
     def __post_init__(self) -> None:
         clock, facts, self.switch = SystemClock(), Facts(), Switch()
+        self.alerts = Alerts(self.settings.alerts, facts, clock, NODE)
+        self.facts = facts
         self.nodes = MemoryNodes()
         self.executions = MemoryExecutions(self.nodes)
+        self.budgets = MemoryBudgets(self.nodes, self.executions)
         stored_programs: Any = Behind(self.switch, MemoryPrograms())
         stored_executions: Any = Behind(self.switch, self.executions)
         stored_nodes: Any = Behind(self.switch, self.nodes)
         catalog = Catalog(stored_programs, clock, facts)
         programs = ProgramService(stored_programs, self.compiler, clock, facts)
+        adhoc = AdhocCompiling(stored_programs, self.compiler, clock)
         signatures = SignatureService(MemorySignatures(), clock)
+        breakers, lanes = Breakers(MemoryBreakers(clock), LocalSignals(), clock, facts), Lanes(clock)
+        breaking, self.embedder = Breaking(breakers), SimulatorClient()
+        self.cached = caches_in_memory(self.settings.cache, clock, facts)
         gateway = LanguageModelGateway(
             {name: SimulatorClient() for name in self.settings.models.registry},
             self.settings.models.registry,
             NoPrices(),
             clock,
             facts,
+            (Caching(self.cached.replies, clock), flights := SingleFlight(clock), breaking, lanes),
+            dict.fromkeys(self.settings.models.registry, self.embedder),
+            (
+                Vectors(self.cached.vectors, clock),
+                Admitting(self.switch.check),
+                flights,
+                breaking,
+                lanes,
+            ),
         )
+        self.job_store = MemoryJobs()
+        background = MemoryBackground(self.job_store, self.executions)
+        stored_jobs: Any = Behind(self.switch, self.job_store)
+        stored_background: Any = Behind(self.switch, background)
+        stored_batches: Any = Behind(self.switch, MemoryBatches(self.job_store, self.executions))
         limits = self.settings.limits
         bounds = Bounds(limits.input_bytes, limits.output_bytes, limits.timeout_s, limits.in_flight)
-        running = ExecutionService(gateway, stored_executions, clock, facts, bounds, NODE)
+        caching = PredictionCaching(self.cached.predictions, self.cached.replies, clock)
+        reader = ReplyReader(ReadsHere(), clock, limits.output_bytes)
+        running = ExecutionService(gateway, stored_executions, clock, facts, bounds, NODE, reader, caching)
+        self.audit_log = MemoryAudit()
+        stored_keys: Any = Behind(self.switch, self.keys)
+        stored_audit: Any = Behind(self.switch, self.audit_log)
+        changes = {EXECUTION: ExecutionChanges(stored_background, stored_executions, stored_jobs)}
+        jobs = Jobs(stored_jobs, self.signals, clock, changes)
         self.idempotency = Idempotency(
             stored_executions,
             stored_nodes,
             clock,
             NODE,
             dead_after=timedelta(seconds=20),
-            stale_after=timedelta(seconds=400),
+            in_background=jobs.is_open,
         )
+        predictions = Predictions(catalog, adhoc, signatures, running, self.settings.models)
+        bounds_of_batches = BatchBounds(self.settings.jobs.batch.items, self.settings.jobs.batch.concurrency)
+        stored_datasets: Any = Behind(self.switch, MemoryDatasets())
+        stored_feedback: Any = Behind(self.switch, MemoryFeedback(self.executions))
+        bounds_of_datasets = DatasetBounds(
+            limits.dataset_rows, limits.dataset_bytes, limits.dataset_row_bytes
+        )
+        datasets = Datasets(stored_datasets, FileLoader(), clock, bounds_of_datasets)
         self.services = Services(
             settings=self.settings,
             clock=clock,
             started_at=clock.now(),
             catalog=catalog,
-            predictions=Predictions(catalog, programs, signatures, running, self.settings.models),
+            predictions=predictions,
+            embeddings=Embeddings(gateway, stored_executions, clock, facts, bounds, NODE, CACHED),
+            background=Background(predictions, jobs, stored_background, stored_executions, clock),
+            batches=Batches(predictions, jobs, stored_batches, clock, bounds_of_batches),
+            datasets=datasets,
+            feedback=Feedbacks(stored_feedback, stored_executions, stored_programs, datasets, clock),
+            jobs=jobs,
             idempotency=self.idempotency,
             executions=stored_executions,
+            budgets=self.budgets,
             compiled=stored_programs,
             programs=programs,
             signatures=signatures,
+            signals=self.signals,
+            nodes=stored_nodes,
+            caches=self.cached.caches,
+            analytics=MemoryAnalytics(self.executions),
+            observed=Observed(facts, Metrics(facts, self.alerts), self.alerts),
+            keys=Keys(stored_keys, self.signals, clock),
+            authenticator=Authenticator(stored_keys, self.signals, clock),
+            audit=Audit(stored_audit, clock),
             checks=self.checks or (Check("database", lambda: stored_nodes.last_beat(NODE)),),
+            breakers=breakers,
+            lanes=lanes,
+            code=lambda references: code_digest(references, self.settings.code_roots),
+            pools=(pools := LazyPools(self.settings.pools, self.settings.code_roots, clock, share=1)),
+            inspector=pools,
+            python_signatures=PythonSignatures(stored_programs, self.signature_reader or pools, clock),
+            streams=Streams(clock),
         )
         self.application: RestApplication = create_application(self.services)
+
+    def serve_with(self, tracer: Tracer) -> None:
+        """From now on requests are traced."""
+        observed = replace(self.services.observed, tracer=tracer)
+        self.application = create_application(replace(self.services, observed=observed))
 
     def client(self, **options: Any) -> httpx.AsyncClient:
         """Calls the application without a socket."""
@@ -114,9 +224,9 @@ class TestNode:
 
 
 @asynccontextmanager
-async def on_a_socket(application: RestApplication) -> AsyncIterator[int]:
+async def on_a_socket(application: RestApplication, port: int = 0) -> AsyncIterator[int]:
     config = uvicorn.Config(
-        application, port=0, log_level="critical", lifespan="off", access_log=False, loop="uvloop"
+        application, port=port, log_level="critical", lifespan="off", access_log=False, loop="uvloop"
     )
     server = uvicorn.Server(config)
     server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dspex.application import wiring
+from dspex.application import foundation, wiring
 from dspex.application.declaring import declare
 from dspex.configuration.settings import Settings
 from dspex.interfaces.rest.app import RestApplication, create_application
@@ -21,9 +21,16 @@ async def served(compiler: Path, directory: Path, **settings: Any) -> AsyncItera
     """With the simulator as its model; `compiler` is a ForkingCompiler's address."""
     configured = Settings(data_dir=directory, log_level="error", **settings)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wiring, "SubprocessCompiler", lambda: ForkingCompiler(compiler))
+        patch.setattr(foundation, "SubprocessCompiler", lambda: ForkingCompiler(compiler))
         async with wiring.open_services(configured, serving=True) as services:
-            await declare(services.programs, configured, "default", directory)
+            await declare(
+                services.programs,
+                services.python_signatures,
+                configured,
+                "default",
+                directory,
+                services.audit,
+            )
             yield create_application(services)
 
 

@@ -25,6 +25,9 @@ class Behind:
         self._switch = switch
         self._store = store
 
+    def check(self) -> None:
+        """A recorder's: it has not noticed yet."""
+
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         async def ask(*arguments: Any, **named: Any) -> Any:
             self._switch.check()

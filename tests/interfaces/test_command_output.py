@@ -33,6 +33,20 @@ def test_what_the_system_refuses_is_one_line(
     monkeypatch.setattr("sys.argv", ["dspex", "init", "new"])
     monkeypatch.setattr("dspex.interfaces.cli.init.create", refuse)
     with pytest.raises(SystemExit) as ended:
-        build(application())()
+        build(application(), ["init", "new"])()
     assert ended.value.code == 1
     assert capsys.readouterr().err == "dspex: /somewhere/x: Permission denied\n"
+
+
+def test_serve_alone_is_the_command_that_it_is_among_all(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    helps = []
+    for arguments in (["serve", "--help"], []):
+        monkeypatch.setattr("sys.argv", ["dspex", "serve", "--help"])
+        with pytest.raises(SystemExit) as ended:
+            build(application(), arguments)()
+        assert ended.value.code == 0
+        helps.append(capsys.readouterr().out)
+    assert helps[0] == helps[1]
+    assert "serve [OPTIONS]" in helps[0]

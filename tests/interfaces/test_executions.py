@@ -78,12 +78,12 @@ JSON = {"content-type": "application/json"}
 
 
 async def test_a_failure_is_given_again_as_it_was(client: httpx.AsyncClient) -> None:
-    await mock_program(client, "broken", mock={"rules": [{"fault": {"kind": "unavailable"}}]})
+    await mock_program(client, "broken", mock={"rules": [{"fault": {"kind": "timeout"}}]})
     answers = [
         await client.post("/v1/programs/broken/predict", json=ASK, headers={"idempotency-key": "k"})
         for _ in range(2)
     ]
-    assert [one.status_code for one in answers] == [503, 503]
+    assert [one.status_code for one in answers] == [504, 504]
     assert answers[0].json()["execution_id"] == answers[1].json()["execution_id"]
 
 

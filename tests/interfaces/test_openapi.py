@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -45,7 +45,7 @@ async def test_each_program_has_a_path_of_its_own() -> None:
         schemas = document["components"]["schemas"]
 
         def at(content: dict[str, Any]) -> dict[str, Any]:
-            (media,) = content.values()
+            (media,) = [one for kind, one in content.items() if kind != "text/event-stream"]
             found: dict[str, Any] = schemas[media["schema"]["$ref"].rpartition("/")[2]]
             return found
 
@@ -54,6 +54,7 @@ async def test_each_program_has_a_path_of_its_own() -> None:
         assert request["properties"]["inputs"]["required"] == ["message"]
         answer = at(operation["responses"]["200"]["content"])["properties"]["outputs"]
         assert list(answer["properties"]) == ["reasoning", "team", "sure"]
+        assert "text/event-stream" in operation["responses"]["200"]["content"]
         assert at(operation["responses"]["default"]["content"])["title"] == "Problem"
         ids = [one["operationId"] for path in document["paths"].values() for one in path.values()]
         assert len(ids) == len(set(ids))
@@ -168,8 +169,14 @@ def check_status(case: schemathesis.Case, answer: schemathesis.Response) -> None
     problem = answer.json()
     assert answer.headers["content-type"] == ["application/problem+json"], (status, problem)
     assert status == problem["status"] == status_of(problem["kind"], problem["code"]), problem
-    hurried = isinstance(case.body, dict) and "timeout_s" in case.body
-    assert status < 500 or problem["code"] == "no_compiler" or (status == 504 and hurried), problem
+    asked: Mapping[str, Any] = case.body if isinstance(case.body, dict) else {}
+    expected = {"no_compiler"}
+    if "timeout_s" in asked:
+        expected |= {"timeout", "lm_timeout", "compile_timeout"}
+    if "max_tokens" in asked.get("parameters", {}):
+        # The model stops in the middle of a word.
+        expected.add("unusable_reply")
+    assert status < 500 or problem["code"] in expected, problem
 
 
 def test_no_generated_request_finds_a_defect_or_an_undescribed_answer(address: str) -> None:

@@ -85,7 +85,7 @@ async def test_every_bad_field_of_a_new_program_is_told_at_once(client: httpx.As
         json={
             "name": "no spaces",
             "signature": 3,
-            "module": "react",
+            "module": "reactor",
             "temperature": True,
             "description": "a\x00b",
             "sise": 1,
@@ -233,7 +233,7 @@ async def test_what_dspy_did_not_save_is_no_import(client: httpx.AsyncClient) ->
     assert (answer.status_code, answer.json()["code"]) == (422, "bad_state")
 
 
-async def test_a_failed_import_is_not_what_gets_deployed() -> None:
+async def test_a_failed_import_leaves_no_version_and_is_not_what_gets_deployed() -> None:
     async with TestNode(compiler=Refusing()).client() as client:
         await mock_program(client)
         real = await client.post("/v1/programs/qa/versions", json={"executor": "auto"})
@@ -243,7 +243,12 @@ async def test_a_failed_import_is_not_what_gets_deployed() -> None:
         base = {"base": real.json()["version"]}
         failed = await client.post("/v1/programs/qa/import", json=state, params=base)
         assert (failed.status_code, failed.json()["code"]) == (422, "bad_state")
-        assert (await client.get("/v1/programs/qa/versions")).json()["data"][0]["status"] == "error"
+        assert (await client.get("/v1/programs/qa/versions")).json()["data"][0]["version"] == 2
+        misshapen = await client.post(
+            "/v1/programs/qa/import", json={**state, "signature": None}, params=base
+        )
+        assert (misshapen.status_code, misshapen.json()["code"]) == (422, "bad_state")
+        assert [one["pointer"] for one in misshapen.json()["errors"]] == ["/signature"]
         assert (await client.post("/v1/programs/qa/deploy")).json()["deployed_version"] == 1
 
 

@@ -1,18 +1,21 @@
 """The `dspex` command: one file for each group of commands."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
 
-from dspex.interfaces.cli import executions, init, operating, programs, run, serve, signatures, simulator
+from dspex.interfaces.cli import serve
 from dspex.interfaces.cli.ports import Application
 from dspex.kit.errors import DspexError
 
 
-def build(application: Application) -> Callable[[], Any]:
-    """The command line as a callable that exits with 0, or 1 and a message that says what to do."""
+def build(application: Application, arguments: Sequence[str]) -> Callable[[], Any]:
+    """The command line as a callable that exits with 0, or 1 and a message that says what to do.
+
+    `arguments` are those that it will be called with.
+    """
     app = typer.Typer(
         name="dspex",
         help="Serve DSPy programs in production.",
@@ -21,9 +24,14 @@ def build(application: Application) -> Callable[[], Any]:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for group in (serve, run, programs, signatures, executions, simulator, operating):
-        group.add_to(app, application)
-    init.add_to(app)
+    serve.add_to(app, application)
+    if arguments[:1] == ["serve"]:
+        # The others would be a twentieth of its start. Without a callback Typer takes a lone command for the whole.
+        app.callback()(lambda: None)
+    else:
+        from dspex.interfaces.cli.groups import add_groups
+
+        add_groups(app, application)
 
     def call() -> None:
         try:

@@ -1,25 +1,27 @@
 """`dspex executions`: what ran."""
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
+from dspex.access.records import DEFAULT_PROJECT
 from dspex.executions.records import SORTS, Execution, ExecutionFilter
 from dspex.executions.trace import trace
 from dspex.interfaces.cli.output import (
     ConfigOption,
     JsonOption,
+    ProjectOption,
     print_fields,
     print_json,
     print_table,
     print_text,
 )
 from dspex.interfaces.cli.ports import Application
-from dspex.interfaces.cli.session import PROJECT, with_services
+from dspex.interfaces.cli.reading import instant, one_of
+from dspex.interfaces.cli.session import with_services
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
-from dspex.kit.errors import Invalid, Missing
+from dspex.kit.errors import Missing
 from dspex.kit.paging import Page
 
 STATUSES = ("pending", "running", "completed", "failed", "cancelled")
@@ -37,16 +39,22 @@ def add_to(app: typer.Typer, application: Application) -> None:
         since: Annotated[str | None, typer.Option(help="An ISO time, UTC without an offset.")] = None,
         sort: Annotated[str, typer.Option(help=", ".join(SORTS))] = "-created_at",
         limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+        project: ProjectOption = DEFAULT_PROJECT,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """The newest executions, or those that match."""
-        _one_of("--status", status, STATUSES)
-        _one_of("--sort", sort, SORTS)
-        where = ExecutionFilter(program=program, status=status, session_id=session, since=_instant(since))  # type: ignore[arg-type]
+        one_of("--status", status, STATUSES)
+        one_of("--sort", sort, SORTS)
+        where = ExecutionFilter(
+            program=program,
+            status=status,  # type: ignore[arg-type]
+            session_id=session,
+            since=instant("--since", since),
+        )
 
         async def use(services: Services) -> Page[Execution]:
-            return await services.executions.list(PROJECT, where, sort=sort, limit=limit, cursor=None)
+            return await services.executions.list(project, where, sort=sort, limit=limit, cursor=None)
 
         found = with_services(application, config, use).data
         if as_json:
@@ -62,13 +70,14 @@ def add_to(app: typer.Typer, application: Application) -> None:
     @group.command()
     def show(
         execution_id: Annotated[str, typer.Argument(help="An execution's id.")],
+        project: ProjectOption = DEFAULT_PROJECT,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """One execution with every call to a model: what was sent, what came back."""
 
         async def use(services: Services) -> Any:
-            found = await services.executions.get(PROJECT, execution_id)
+            found = await services.executions.get(project, execution_id)
             if found is None:
                 raise Missing(f"There is no execution {execution_id!r}.", code="execution_missing")
             return presenters.traced_execution(found, await trace(found, services.compiled))
@@ -80,26 +89,12 @@ def add_to(app: typer.Typer, application: Application) -> None:
         names = ("id", "program", "version", "status", "created_at", "duration_ms", "overhead_ms", "model")
         print_fields(found, (*names, "cost_usd", "usage", "inputs", "outputs", "error", "violations"))
         for number, call in enumerate(found["trace"], 1):
-            typer.echo(
-                f"\n--- call {number}: {call['adapter']} to {call['provider_model']}, {call['latency_ms']} ms"
-            )
+            what = call["adapter"] or call["dialect"]
+            typer.echo(f"\n--- call {number}: {what} to {call['provider_model']}, {call['latency_ms']} ms")
+            if "texts" in call and call["error"] is None:
+                kept = ", all of them kept before" if call["cache"] == "hit" else ""
+                print_text(f"[embedded]\n{call['texts']} texts{kept}")
+                continue
             for message in call["messages"] or ():
                 print_text(f"[{message['role']}]\n{message['content']}")
             print_text(f"[reply]\n{call['reply'] if call['error'] is None else call['error']['message']}")
-
-
-def _one_of(option: str, value: str | None, allowed: tuple[str, ...]) -> None:
-    if value is not None and value not in allowed:
-        raise Invalid(f"{option} is one of {', '.join(allowed)}, not {value!r}.", code="bad_argument")
-
-
-def _instant(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise Invalid(
-            f"--since {text!r} is no ISO time, such as 2026-01-31T12:00.", code="bad_argument"
-        ) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

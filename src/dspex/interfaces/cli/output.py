@@ -11,6 +11,7 @@ import typer
 from dspex.kit import json as exact
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="The configuration file.")]
+ProjectOption = Annotated[str, typer.Option("--project", help="Whose.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the whole document as JSON.")]
 
 

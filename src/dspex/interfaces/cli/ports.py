@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from dspex.configuration.settings import Settings
 from dspex.interfaces.shared.services import Services
+from dspex.programs.records import Definition, ProgramSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +26,20 @@ class Application(Protocol):
         """Runs until it is told to stop."""
         ...
 
+    def work(self, file: Path | None, overrides: Mapping[str, Any], queues: Sequence[str]) -> None:
+        """Runs jobs of these queues (none: of all) until it is told to stop."""
+        ...
+
     def load_settings(self, file: Path | None, overrides: Mapping[str, Any]) -> tuple[Settings, Path | None]:
         """The settings and the file they came from."""
         ...
 
     def open_services(self, settings: Settings) -> AbstractAsyncContextManager[Services]:
         """The services of a short-lived node, on the same database as the server."""
+        ...
+
+    def definition(self, settings: Settings, program: str) -> tuple[Definition, ProgramSettings] | None:
+        """A program as the configuration declares it; None for one that it does not."""
         ...
 
     def run_simulator(

@@ -5,14 +5,22 @@ from typing import Annotated, Any
 
 import typer
 
-from dspex.interfaces.cli.output import ConfigOption, JsonOption, print_fields, print_json, print_table
+from dspex.access.records import DEFAULT_PROJECT
+from dspex.interfaces.cli.output import (
+    ConfigOption,
+    JsonOption,
+    ProjectOption,
+    print_fields,
+    print_json,
+    print_table,
+)
 from dspex.interfaces.cli.ports import Application
-from dspex.interfaces.cli.session import PROJECT, with_services
+from dspex.interfaces.cli.session import Operation, with_services
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit import json
 from dspex.kit.errors import Invalid
-from dspex.programs.records import EXECUTABLE, Program, Version
+from dspex.programs.records import Program, Version
 
 SOON = " (running nodes follow within a second)"
 NameArgument = Annotated[str, typer.Argument(help="The program's name.")]
@@ -25,12 +33,15 @@ def add_to(app: typer.Typer, application: Application) -> None:
 
     @group.command("list")
     def list_programs(
-        config: ConfigOption = None, archived: bool = False, as_json: JsonOption = False
+        project: ProjectOption = DEFAULT_PROJECT,
+        config: ConfigOption = None,
+        archived: bool = False,
+        as_json: JsonOption = False,
     ) -> None:
         """Programs with their status and deployed version."""
 
         async def use(services: Services) -> list[Any]:
-            page = await services.programs.list(PROJECT, include_archived=archived, limit=200, cursor=None)
+            page = await services.programs.list(project, include_archived=archived, limit=200, cursor=None)
             return [await _shown(services, one) for one in page.data]
 
         found = with_services(application, config, use)
@@ -45,11 +56,16 @@ def add_to(app: typer.Typer, application: Application) -> None:
         print_table(("name", "status", "version", "model", "source"), rows, empty)
 
     @group.command()
-    def show(name: NameArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    def show(
+        name: NameArgument,
+        project: ProjectOption = DEFAULT_PROJECT,
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
         """One program and its versions."""
 
         async def use(services: Services) -> tuple[Any, list[Any]]:
-            program = await services.programs.get(PROJECT, name)
+            program = await services.programs.get(project, name)
             page = await services.programs.versions(program, limit=50, cursor=None)
             return await _shown(services, program), [presenters.program_version(one) for one in page.data]
 
@@ -57,33 +73,48 @@ def add_to(app: typer.Typer, application: Application) -> None:
         if as_json:
             print_json({**program, "versions": versions})
             return
+        version = program["version"]
         print_fields(program, ("name", "description", "status", "source", "deployed_version", "on_violation"))
-        print_fields(
-            program["version"], ("module", "adapter", "model", "executor", "executor_reason", "error")
-        )
+        print_fields(version, ("module", "adapter", "model", "executor", "executor_reason", "error"))
+        if version["pipeline"] is not None:
+            typer.echo("")
+            columns = ("name", "module", "model", "when")
+            print_table(columns, [[one[key] for key in columns] for one in version["pipeline"]["steps"]], "")
         typer.echo("")
         columns = ("version", "status", "digest", "created_at")
         print_table(columns, [[str(one[key])[:19] for key in columns] for one in versions], "No versions.")
 
     @group.command()
-    def initialize(name: NameArgument, version: VersionOption = None, config: ConfigOption = None) -> None:
+    def initialize(
+        name: NameArgument,
+        version: VersionOption = None,
+        project: ProjectOption = DEFAULT_PROJECT,
+        config: ConfigOption = None,
+    ) -> None:
         """Compile a version so that it can run."""
 
         async def use(services: Services) -> Version:
-            _, chosen = await _chosen(services, name, version)
+            _, chosen = await _chosen(services, project, name, version)
             (after,) = await services.programs.initialize([chosen])
             return after
 
-        after = with_services(application, config, use)
+        after = with_services(
+            application, config, use, Operation("program.initialize", name, project, {"version": version})
+        )
         _check_executable(name, after)
         typer.echo(f"{name} version {after.number} is {after.status} ({after.executor})")
 
     @group.command()
-    def deploy(name: NameArgument, version: VersionOption = None, config: ConfigOption = None) -> None:
+    def deploy(
+        name: NameArgument,
+        version: VersionOption = None,
+        project: ProjectOption = DEFAULT_PROJECT,
+        config: ConfigOption = None,
+    ) -> None:
         """Let a version answer: the newest, or the one given."""
 
         async def use(services: Services) -> Version:
-            program = await services.programs.get(PROJECT, name)
+            program = await services.programs.get(project, name)
             if version is None:
                 chosen = await services.programs.deployable(program)
             else:
@@ -91,34 +122,48 @@ def add_to(app: typer.Typer, application: Application) -> None:
             await services.programs.deploy(program, chosen)
             return chosen
 
-        typer.echo(f"{name} answers with version {with_services(application, config, use).number}{SOON}")
+        done = Operation("program.deploy", name, project, {"version": version})
+        answering = with_services(application, config, use, done)
+        typer.echo(f"{name} answers with version {answering.number}{SOON}")
 
     @group.command()
-    def rollback(name: NameArgument, config: ConfigOption = None) -> None:
+    def rollback(
+        name: NameArgument, project: ProjectOption = DEFAULT_PROJECT, config: ConfigOption = None
+    ) -> None:
         """Let the version answer that did before the present one."""
 
         async def use(services: Services) -> Version:
-            _, back = await services.programs.rollback(await services.programs.get(PROJECT, name))
+            _, back = await services.programs.rollback(await services.programs.get(project, name))
             return back
 
-        typer.echo(f"{name} answers with version {with_services(application, config, use).number}{SOON}")
+        done = Operation("program.rollback", name, project)
+        answering = with_services(application, config, use, done)
+        typer.echo(f"{name} answers with version {answering.number}{SOON}")
 
     @group.command()
-    def archive(name: NameArgument, config: ConfigOption = None) -> None:
+    def archive(
+        name: NameArgument, project: ProjectOption = DEFAULT_PROJECT, config: ConfigOption = None
+    ) -> None:
         """Take a program out of service. Its versions and executions stay."""
 
         async def use(services: Services) -> None:
-            await services.programs.archive(await services.programs.get(PROJECT, name))
+            await services.programs.archive(await services.programs.get(project, name))
 
-        with_services(application, config, use)
+        with_services(application, config, use, Operation("program.archive", name, project))
         typer.echo(f"{name} is archived")
 
     @group.command()
-    def diff(name: NameArgument, before: int, after: int, config: ConfigOption = None) -> None:
+    def diff(
+        name: NameArgument,
+        before: int,
+        after: int,
+        project: ProjectOption = DEFAULT_PROJECT,
+        config: ConfigOption = None,
+    ) -> None:
         """What differs between two versions, as JSON."""
 
         async def use(services: Services) -> Any:
-            program = await services.programs.get(PROJECT, name)
+            program = await services.programs.get(project, name)
             old = await services.programs.version_numbered(program, before)
             new = await services.programs.version_numbered(program, after)
             return presenters.difference(name, before, after, await services.programs.compare(old, new))
@@ -132,12 +177,13 @@ def add_to(app: typer.Typer, application: Application) -> None:
             Path | None, typer.Option("--output", "-o", help="A file; else standard output.")
         ] = None,
         version: VersionOption = None,
+        project: ProjectOption = DEFAULT_PROJECT,
         config: ConfigOption = None,
     ) -> None:
         """Write a version in DSPy's own format, for `module.load("file.json")`."""
 
         async def use(services: Services) -> dict[str, Any]:
-            program = await services.programs.get(PROJECT, name)
+            program = await services.programs.get(project, name)
             chosen = (
                 await services.programs.current(program)
                 if version is None
@@ -145,7 +191,9 @@ def add_to(app: typer.Typer, application: Application) -> None:
             )
             return await services.programs.saved_state(chosen)
 
-        saved = with_services(application, config, use)
+        saved = with_services(
+            application, config, use, Operation("program.export", name, project, {"version": version})
+        )
         if output is None:
             print_json(saved)
         else:
@@ -159,32 +207,40 @@ def add_to(app: typer.Typer, application: Application) -> None:
             Path, typer.Argument(help="What `module.save` of DSPy wrote.", exists=True, dir_okay=False)
         ],
         deploy: Annotated[bool, typer.Option("--deploy", help="Let it answer at once.")] = False,
+        project: ProjectOption = DEFAULT_PROJECT,
         config: ConfigOption = None,
     ) -> None:
         """Make a version of a program that DSPy saved."""
         saved = _read(file)
 
         async def use(services: Services) -> tuple[Version, list[str]]:
-            program = await services.programs.get(PROJECT, name)
+            program = await services.programs.get(project, name)
             base = await services.programs.current(program)
             version, notes = await services.programs.import_state(program, saved, base=base)
             if deploy:
                 await services.programs.deploy(program, version)
             return version, notes
 
-        version, notes = with_services(application, config, use)
+        version, notes = with_services(
+            application, config, use, Operation("program.import", name, project, {"deploy": deploy})
+        )
         for note in notes:
             typer.echo(f"note: {note}")
         typer.echo(f"{name} has version {version.number}" + (", which answers now" if deploy else ""))
 
     @group.command()
-    def stats(name: NameArgument, version: VersionOption = None, config: ConfigOption = None) -> None:
+    def stats(
+        name: NameArgument,
+        version: VersionOption = None,
+        project: ProjectOption = DEFAULT_PROJECT,
+        config: ConfigOption = None,
+    ) -> None:
         """Executions, success, durations, tokens and cost, as JSON."""
 
         async def use(services: Services) -> Any:
-            await services.programs.get(PROJECT, name)
+            await services.programs.get(project, name)
             found = await services.executions.statistics(
-                PROJECT, name, version=version, since=None, until=None
+                project, name, version=version, since=None, until=None
             )
             return presenters.statistics(name, version, found)
 
@@ -192,7 +248,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
 
 
 def _check_executable(name: str, version: Version) -> None:
-    if version.status not in EXECUTABLE:
+    if version.error is not None:
         raise Invalid(f"Version {version.number} of {name!r} can't run: {version.error}", code="not_native")
 
 
@@ -207,12 +263,12 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 async def _shown(services: Services, program: Program) -> Any:
-    statuses = await services.programs.statuses(PROJECT, [program])
+    statuses = await services.programs.statuses(program.project, [program])
     return presenters.program(program, statuses[program.id], await services.programs.current(program))
 
 
-async def _chosen(services: Services, name: str, number: int | None) -> tuple[Program, Version]:
-    program = await services.programs.get(PROJECT, name)
+async def _chosen(services: Services, project: str, name: str, number: int | None) -> tuple[Program, Version]:
+    program = await services.programs.get(project, name)
     if number is None:
         return program, await services.programs.newest(program)
     return program, await services.programs.version_numbered(program, number)

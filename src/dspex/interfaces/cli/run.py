@@ -1,15 +1,20 @@
 """`dspex run`: one prediction, without a server."""
 
 import json
+import os
+from dataclasses import replace
 from typing import Annotated, Any, Literal, cast
 
 import typer
 
+from dspex.access.records import DEFAULT_PROJECT, LOCAL_OPERATOR
+from dspex.access.rules import check_project
+from dspex.executions.events import Event, FieldDelta, StatusChanged
 from dspex.executions.predictions import Adhoc
-from dspex.executions.service import PredictionRequest
-from dspex.interfaces.cli.output import ConfigOption, JsonOption, print_json
+from dspex.executions.requests import PredictionRequest
+from dspex.interfaces.cli.output import ConfigOption, JsonOption, ProjectOption, print_json
 from dspex.interfaces.cli.ports import Application
-from dspex.interfaces.cli.session import PROJECT, with_services
+from dspex.interfaces.cli.session import with_services
 from dspex.interfaces.shared.presenters import prediction
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import Invalid
@@ -27,29 +32,56 @@ def add_to(app: typer.Typer, application: Application) -> None:
         inputs: Annotated[list[str] | None, typer.Argument(help="Inputs as name=value.")] = None,
         module: Annotated[str, typer.Option(help=" or ".join(MODULES))] = "predict",
         model: Annotated[str | None, typer.Option(help="An alias of the model registry.")] = None,
+        stream: Annotated[bool, typer.Option(help="Print the outputs while the model writes them.")] = False,
+        project: ProjectOption = DEFAULT_PROJECT,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """Run a signature once and print its outputs."""
+        if stream and as_json:
+            raise Invalid("--stream prints text, --json a document; give one of them.", code="bad_argument")
         if module not in MODULES:
             raise Invalid(f"--module is {' or '.join(MODULES)}, not {module!r}.", code="bad_argument")
         given = _inputs(signature, inputs or [])
+        operator = replace(LOCAL_OPERATOR, project=check_project(project))
         wanted = Adhoc(signature, cast(Literal["predict", "chain_of_thought"], module), model)
 
         async def use(services: Services) -> dict[str, Any]:
-            request = PredictionRequest(PROJECT, new_id(), given, size=len(json.dumps(given)))
+            listener = _Printer() if stream else None
+            size = len(json.dumps(given))
+            request = PredictionRequest(operator, new_id(), given, size, listener=listener)
             return prediction(await services.predictions.adhoc(wanted, request))
 
         answer = with_services(application, config, use)
         if as_json:
             print_json(answer)
         elif "error" not in answer:
-            print_json(answer["outputs"])
+            if stream:
+                typer.echo()
+            else:
+                print_json(answer["outputs"])
             if answer.get("simulated"):
                 typer.secho("(this answer is simulated)", err=True, dim=True)
         if "error" in answer:
             typer.echo(f"dspex: {answer['error']['message']}", err=True)
             raise typer.Exit(1)
+
+
+class _Printer:
+    """A listener that writes fields as a reader of a terminal wants them: a line with the name, the text below."""
+
+    def __init__(self) -> None:
+        self._field: str | None = None
+
+    def tell(self, event: Event) -> None:
+        if isinstance(event, FieldDelta):
+            if event.name != self._field:
+                typer.secho(f"{'' if self._field is None else os.linesep * 2}{event.name}:", bold=True)
+                self._field = event.name
+            typer.echo(event.delta, nl=False)
+        elif isinstance(event, StatusChanged) and event.restarted:
+            typer.secho(f"{os.linesep}({event.message} What is above is void.)", dim=True)
+            self._field = None
 
 
 def _inputs(signature: str, pairs: list[str]) -> dict[str, Any]:

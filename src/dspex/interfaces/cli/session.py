@@ -1,25 +1,44 @@
 """Running one command on the services of a short-lived node."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from dspex.access.records import CLI, Author
+from dspex.access.rules import check_project
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.shared.services import Services
 
 T = TypeVar("T")
-PROJECT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What the audit log tells of a command."""
+
+    action: str
+    target: str | None
+    project: str
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def with_services(
-    application: Application, config: Path | None, use: Callable[[Services], Awaitable[T]]
+    application: Application,
+    config: Path | None,
+    use: Callable[[Services], Awaitable[T]],
+    audited: Operation | None = None,
 ) -> T:
     """What `use` returns. It works on the database of the configuration, also while a server runs on it."""
     settings, _ = application.load_settings(config, {})
 
     async def once() -> T:
         async with application.open_services(settings) as services:
-            return await use(services)
+            if audited is None:
+                return await use(services)
+            author = Author(check_project(audited.project), CLI)
+            async with services.audit.operation(author, audited.action, audited.target, **audited.details):
+                return await use(services)
 
     return asyncio.run(once())

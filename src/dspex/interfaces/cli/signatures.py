@@ -4,9 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dspex.interfaces.cli.output import ConfigOption, JsonOption, print_json, print_table
+from dspex.access.records import DEFAULT_PROJECT
+from dspex.interfaces.cli.output import ConfigOption, JsonOption, ProjectOption, print_json, print_table
 from dspex.interfaces.cli.ports import Application
-from dspex.interfaces.cli.session import PROJECT, with_services
+from dspex.interfaces.cli.session import with_services
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit.paging import Page
@@ -39,11 +40,13 @@ def add_to(app: typer.Typer, application: Application) -> None:
         print_table(("side", "name", "type", "default"), rows, "No fields.")
 
     @group.command("list")
-    def list_signatures(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    def list_signatures(
+        project: ProjectOption = DEFAULT_PROJECT, config: ConfigOption = None, as_json: JsonOption = False
+    ) -> None:
         """Registered signatures."""
 
         async def use(services: Services) -> Page[RegisteredSignature]:
-            return await services.signatures.list(PROJECT, limit=200, cursor=None)
+            return await services.signatures.list(project, limit=200, cursor=None)
 
         found: list[Any] = [
             presenters.registered_signature(one) for one in with_services(application, config, use).data
@@ -60,11 +63,12 @@ def add_to(app: typer.Typer, application: Application) -> None:
     def show(
         name: Annotated[str, typer.Argument(help="A registered signature's name.")],
         version: Annotated[int | None, typer.Option("--version", "-v", help="A version's number.")] = None,
+        project: ProjectOption = DEFAULT_PROJECT,
         config: ConfigOption = None,
     ) -> None:
         """One registered signature with its JSON Schemas, as JSON."""
 
         async def use(services: Services) -> Any:
-            return presenters.registered_signature(await services.signatures.get(PROJECT, name, version))
+            return presenters.registered_signature(await services.signatures.get(project, name, version))
 
         print_json(with_services(application, config, use))

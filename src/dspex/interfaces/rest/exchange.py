@@ -1,9 +1,11 @@
 """Reading and answering HTTP on plain ASGI, for the paths where a framework's cost would show."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
+from urllib.parse import parse_qs
 
+from dspex.datasets.records import FileFormat
 from dspex.executions.service import CALLER_GONE
 from dspex.interfaces.rest import problems
 from dspex.kit import json
@@ -15,6 +17,10 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 # A call that answers sooner is not worth watching its connection for.
 WATCH_AFTER_S = 0.05
 DEEP = 200
+_JSON_LINES = frozenset(
+    {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"}
+)
+_TABLES: Mapping[str, FileFormat] = {"text/csv": "csv", "application/vnd.apache.parquet": "parquet"}
 JSON = (b"content-type", b"application/json")
 
 
@@ -67,8 +73,7 @@ def _too_large(limit: int) -> Invalid:
 
 def read_json(scope: Scope, body: bytes) -> dict[str, Any]:
     """The JSON object in a body. Raises Invalid (not_application_json, not_json, not_an_object)."""
-    content_type = header(scope, b"content-type") or ""
-    if content_type.partition(";")[0].strip().lower() != "application/json":
+    if media_type(scope) != "application/json":
         raise Invalid(
             "Send the body as JSON with `content-type: application/json`.", code="not_application_json"
         )
@@ -81,6 +86,40 @@ def read_json(scope: Scope, body: bytes) -> dict[str, Any]:
     if body.count(b"[") + body.count(b"{") > DEEP and json.nests_deeper_than(document, DEEP):
         raise Invalid(f"The body is nested too deeply; {DEEP} levels are read.", code="nested_too_deeply")
     return document
+
+
+def media_type(scope: Scope) -> str:
+    """Of the body, in lower case and without its parameters."""
+    return (header(scope, b"content-type") or "").partition(";")[0].strip().lower()
+
+
+def is_json_lines(scope: Scope) -> bool:
+    return media_type(scope) in _JSON_LINES
+
+
+def dataset_format(scope: Scope) -> FileFormat | None:
+    """The format of a file of examples; None for one document of JSON, which has its name within.
+
+    JSON is a file where the address names the dataset.
+    """
+    given = media_type(scope)
+    if given in _JSON_LINES:
+        return "jsonl"
+    if given == "application/json" and "name" in parse_qs(scope["query_string"].decode("latin-1")):
+        return "json"
+    return _TABLES.get(given)
+
+
+def is_upload(scope: Scope) -> bool:
+    """Whether the body is taken as it comes, within limits of its own.
+
+    No page of another origin can send such types unasked either.
+    """
+    if scope["method"] != "POST":
+        return False
+    if scope["path"] == "/v1/datasets":
+        return dataset_format(scope) is not None
+    return scope["path"] == "/v1/batches" and is_json_lines(scope)
 
 
 async def answer(send: Send, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:

@@ -1,20 +1,36 @@
 """/v1/executions: what ran, and what was said between DSPex and the model."""
 
-from typing import Annotated, Literal
-from uuid import UUID
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query
+from pydantic import Field
+from starlette.responses import Response
 
-from dspex.executions.records import ExecutionFilter
+from dspex.access.records import Principal
+from dspex.access.rules import only_executions_of
+from dspex.executions.records import Execution, ExecutionFilter
 from dspex.executions.trace import trace
 from dspex.interfaces.rest.documents import Document
-from dspex.interfaces.rest.forms import PROJECT, Label, Number, Paged, Period
+from dspex.interfaces.rest.events import MEDIA_TYPE
+from dspex.interfaces.rest.exchange import Receive, Scope, Send
+from dspex.interfaces.rest.forms import Label, Number, Paged, Period
+from dspex.interfaces.rest.needs import Caller, needs
+from dspex.interfaces.rest.streaming import Streaming
 from dspex.interfaces.shared import documents as shown
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import Missing
+from dspex.kit.ids import is_id
 
 Sort = Literal["created_at", "-created_at", "duration_ms", "-duration_ms", "cost_usd", "-cost_usd"]
+
+
+LastEventId = Annotated[str, Field(max_length=100)]
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Server-sent events", "content": {MEDIA_TYPE: {"schema": {"type": "string"}}}},
+    204: {"description": "There is nothing after that event"},
+}
 
 
 class ExecutionList(Period, Paged):
@@ -26,41 +42,95 @@ class ExecutionList(Period, Paged):
     sort: Sort = "-created_at"
 
 
+async def execution_of(services: Services, caller: Principal, execution_id: str) -> Execution:
+    """One that this caller may read. Raises Missing (code execution_missing)."""
+    execution = await services.executions.get(caller.project, execution_id) if is_id(execution_id) else None
+    own = only_executions_of(caller)
+    if execution is None or own not in (None, execution.key_id):
+        raise Missing(f"There is no execution {execution_id!r}.", code="execution_missing")
+    return execution
+
+
 def executions_router(services: Services) -> APIRouter:
     router = APIRouter(prefix="/v1/executions", tags=["executions"])
+    streaming = Streaming(services)
 
-    @router.get("", response_model=shown.Listed[shown.Execution])
-    async def list_executions(query: Annotated[ExecutionList, Query()]) -> Document:
-        """Newest first, unless sorted otherwise. Executions without a program are found as `adhoc`."""
+    @router.get("", response_model=shown.Listed[shown.Execution], dependencies=[needs("executions:read")])
+    async def list_executions(caller: Caller, query: Annotated[ExecutionList, Query()]) -> Document:
+        """Newest first, unless sorted otherwise. Executions without a program are found as `adhoc`.
+
+        A key with the role caller sees its own.
+        """
         where = ExecutionFilter(
             program=query.program,
             version=query.version,
             status=query.status,
             session_id=query.session_id,
             request_id=query.request_id,
+            key_id=only_executions_of(caller),
             since=query.since,
             until=query.until,
         )
         page = await services.executions.list(
-            PROJECT, where, sort=query.sort, limit=query.limit, cursor=query.cursor
+            caller.project, where, sort=query.sort, limit=query.limit, cursor=query.cursor
         )
         data = [presenters.execution(one) for one in page.data]
         return Document({"data": data, "next_cursor": page.next_cursor})
 
-    @router.get("/{execution_id}", response_model=shown.TracedExecution)
-    async def get_execution(execution_id: str) -> Document:
+    @router.get(
+        "/{execution_id}", response_model=shown.TracedExecution, dependencies=[needs("executions:read")]
+    )
+    async def get_execution(caller: Caller, execution_id: str) -> Document:
         """One execution with its trace: every call, its messages and its reply."""
-        found = await services.executions.get(PROJECT, execution_id) if _is_id(execution_id) else None
-        if found is None:
-            raise Missing(f"There is no execution {execution_id!r}.", code="execution_missing")
-        calls = await trace(found, services.compiled)
-        return Document(presenters.traced_execution(found, calls))
+        execution = await execution_of(services, caller, execution_id)
+        calls = await trace(execution, services.compiled)
+        return Document(presenters.traced_execution(execution, calls))
+
+    @router.post(
+        "/{execution_id}/cancel",
+        response_model=shown.Execution,
+        status_code=202,
+        dependencies=[needs("programs:run", audit="execution.cancel")],
+    )
+    async def cancel_execution(caller: Caller, execution_id: str) -> Document:
+        """Ends an execution in the background; one that runs is cancelled within moments of the answer."""
+        await execution_of(services, caller, execution_id)
+        cancelled = await services.background.cancel(caller.project, execution_id)
+        return Document(presenters.execution(cancelled), 202)
+
+    @router.get(
+        "/{execution_id}/events",
+        status_code=200,
+        response_class=_Events,
+        responses=_EVENTS,
+        dependencies=[needs("executions:read")],
+    )
+    async def follow_execution(
+        caller: Caller, execution_id: str, last_event_id: Annotated[LastEventId | None, Header()] = None
+    ) -> Response:
+        """The events of a prediction that was asked for with `Accept: text/event-stream`: those after Last-Event-ID,
+
+        or all. They can be had for five minutes after its end, later its last one alone.
+        """
+        own = only_executions_of(caller)
+        keys = None if own is None else (own,)
+        return _Events(
+            lambda scope, receive, send: streaming.follow(
+                scope, receive, send, execution_id, last_event_id, keys
+            )
+        )
 
     return router
 
 
-def _is_id(text: str) -> bool:
-    try:
-        return str(UUID(text)) == text
-    except ValueError:
-        return False
+class _Events(Response):
+    """Answers for itself."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, answer: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._answer(scope, receive, send)

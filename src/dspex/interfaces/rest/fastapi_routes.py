@@ -10,8 +10,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from dspex.interfaces.rest import problems
+from dspex.interfaces.rest.analytics import analytics_router
+from dspex.interfaces.rest.audit import audit_router
+from dspex.interfaces.rest.batches import batches_router
+from dspex.interfaces.rest.breakers import breakers_router
+from dspex.interfaces.rest.caches import caches_router
+from dspex.interfaces.rest.dataset_contents import dataset_contents_router
+from dspex.interfaces.rest.datasets import datasets_router
+from dspex.interfaces.rest.embeddings import embeddings_router
 from dspex.interfaces.rest.executions import executions_router
+from dspex.interfaces.rest.feedback import feedback_router
+from dspex.interfaces.rest.jobs import jobs_router
+from dspex.interfaces.rest.keys import keys_router
+from dspex.interfaces.rest.needs import scopes_of
 from dspex.interfaces.rest.openapi import OpenApi
+from dspex.interfaces.rest.pools import pools_router
 from dspex.interfaces.rest.programs import programs_router
 from dspex.interfaces.rest.signatures import signatures_router
 from dspex.interfaces.rest.system import system_router
@@ -44,6 +57,8 @@ def create_framework(services: Services) -> FastAPI:
             (DspexError, RequestValidationError, HTTPException, Exception), _handle
         ),
     )
+    scopes: dict[tuple[str, str], str] = {}
+    framework.state.scopes, framework.state.audit = scopes, services.audit
     openapi = OpenApi(framework, services)
     for router in (
         system_router(services, openapi),
@@ -52,8 +67,21 @@ def create_framework(services: Services) -> FastAPI:
         transfers_router(services),
         signatures_router(services),
         executions_router(services),
+        feedback_router(services),
+        datasets_router(services),
+        dataset_contents_router(services),
+        batches_router(services),
+        jobs_router(services),
+        breakers_router(services),
+        pools_router(services),
+        embeddings_router(services),
+        caches_router(services),
+        analytics_router(services),
+        keys_router(services),
+        audit_router(services),
     ):
         framework.include_router(router)
+        scopes |= scopes_of(router.routes)
     return framework
 
 

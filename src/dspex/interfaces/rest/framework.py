@@ -25,6 +25,9 @@ class Framework:
         self._application: Any = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if exchange.is_upload(scope):
+            await (self._application or await self._load())(scope, receive, send)
+            return
         body = await exchange.read_body(scope, receive, self._limits.body_bytes, self._limits.timeout_s)
         if body and scope["method"] == "POST":
             # Written anew, so that what the framework reads is what we read.

@@ -1,26 +1,29 @@
-"""What a service without keys refuses at the door: other hosts, other sites, forwarded requests.
+"""What a node refuses at the door, before it asks who is there: other hosts, other sites, forwarded requests.
 
-Anything that runs on the machine may call it, and so may every web page that is open in a browser there.
+Without keys, anything that runs on the machine may call it, and so may every web page that is open in a
+browser there.
 """
 
 from collections.abc import Iterable
 from functools import lru_cache
 
-from dspex.configuration.settings import Server
+from dspex.configuration.settings import Settings
+from dspex.kit.addresses import LOOPBACK
 from dspex.kit.errors import Forbidden
 
 _OF_PROXIES = (b"x-forwarded-", b"forwarded", b"x-real-ip", b"via")
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 class Guard:
-    def __init__(self, server: Server) -> None:
-        on_loopback = server.host in LOOPBACK
+    def __init__(self, settings: Settings) -> None:
+        server = settings.server
+        only_local = server.host in LOOPBACK and not settings.asks_for_keys
         named = frozenset(name.lower() for name in server.allowed_hosts)
-        # On another address nobody knows the names callers use, unless they are listed.
-        self._hosts = (LOOPBACK | named) if on_loopback else named
+        # On another address nobody knows the names callers use, unless they are listed. Behind keys a name does
+        # not matter: a page that was led here by a false one has no key.
+        self._hosts = (LOOPBACK | named) if only_local else named
         self._origins = frozenset(origin.lower().rstrip("/").encode() for origin in server.cors_origins)
-        self._forwarded = server.allow_unauthenticated
+        self._forwarded = settings.asks_for_keys or settings.access.mode == "open"
 
     def refusal(self, headers: Iterable[tuple[bytes, bytes]]) -> Forbidden | None:
         """Why this request is not answered, or None."""
@@ -36,9 +39,9 @@ class Guard:
             elif name.startswith(_OF_PROXIES) and not self._forwarded:
                 return Forbidden(
                     f"The request came through a proxy ({name.decode('latin-1')}), and DSPex asks for no "
-                    "keys: whoever reaches the proxy would spend your model budget. If the proxy "
-                    "authenticates its callers, set server.allow_unauthenticated "
-                    "(DSPEX_SERVER__ALLOW_UNAUTHENTICATED=true).",
+                    "keys here: whoever reaches the proxy would spend your model budget. Ask for keys with "
+                    "access.mode required (DSPEX_ACCESS__MODE=required); or, if the proxy knows its callers, "
+                    "say so with access.mode open.",
                     code="forwarded_not_allowed",
                 )
         if self._hosts and (host is None or hostname(host) not in self._hosts):

@@ -5,32 +5,36 @@ import hashlib
 import re
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
+from dspex.access.records import Principal
+from dspex.configuration.caching import CachePolicy
+from dspex.configuration.settings import Settings
+from dspex.executions.events import Listener
 from dspex.executions.predictions import Adhoc
-from dspex.executions.records import Execution
-from dspex.executions.service import PredictionRequest
-from dspex.interfaces.rest import exchange, problems
+from dspex.executions.records import CacheStatus, Execution
+from dspex.executions.requests import PredictionRequest
+from dspex.executions.service import OFF
+from dspex.interfaces.rest import events, exchange, problems
+from dspex.interfaces.rest.callers import allow
 from dspex.interfaces.rest.exchange import CancelOnDisconnect, ClientGone, Receive, Scope, Send
-from dspex.interfaces.rest.forms import PROJECT, Prediction, ProgramPrediction
+from dspex.interfaces.rest.forms import Prediction, ProgramPrediction, policy_of
+from dspex.interfaces.rest.streaming import NODE_STOPPING, Streaming
+from dspex.interfaces.rest.webhooks import check_webhook_secret
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit import json
-from dspex.kit.errors import DspexError, Invalid, Problem, Unavailable
+from dspex.kit.errors import DspexError, Invalid, Problem
+from dspex.kit.tracing import TraceContext
 
 _program_body: TypeAdapter[Any] = TypeAdapter(ProgramPrediction)
 _any_body: TypeAdapter[Any] = TypeAdapter(Prediction)
 _REPLAYED = [(b"idempotent-replayed", b"true")]
+_CACHE = {status: (b"x-cache", status.encode()) for status in get_args(CacheStatus)}
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-
-
-NODE_STOPPING = Unavailable(
-    "This node is stopping and gave the request up; send it again, another node will take it.",
-    code="node_stopping",
-    retry_after=1,
-)
+RUN, ADHOC = "programs:run", "programs:adhoc"
 
 
 class Predict:
@@ -38,6 +42,7 @@ class Predict:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._streaming = Streaming(services)
         self._limit = services.settings.limits.body_bytes
         self._within_s = services.settings.limits.timeout_s
 
@@ -45,13 +50,20 @@ class Predict:
         request_id: str = scope["state"]["request_id"]
         watch = CancelOnDisconnect(receive)
         try:
+            if name is not None:
+                allow(self._services.audit, scope, RUN)
             body = await exchange.read_body(scope, receive, self._limit, self._within_s)
             document = exchange.read_json(scope, body)
             key = _idempotency_key(scope)
             given = _check(_any_body if name is None else _program_body, document)
+            later = in_background(exchange.header(scope, b"prefer"))
+            _check_webhook(self._services.settings, given, later)
+            if not later and events.wanted(exchange.header(scope, b"accept")):
+                await self._stream(scope, receive, send, name, given, len(body), key)
+                return
             # What has a key is run to its end: the answer is there when the caller asks for it again.
             with watch if key is None else nullcontext():
-                execution, replayed = await self._predict(name, given, len(body), request_id, key)
+                execution, replayed = await self._predict(scope, name, given, len(body), key, later=later)
         except ClientGone:
             return
         except DspexError as error:
@@ -65,16 +77,57 @@ class Predict:
                 await exchange.answer_error(send, NODE_STOPPING, request_id)
             return
         scope["state"]["execution_id"] = execution.id
-        await _answer(send, execution, _REPLAYED if replayed else [])
+        more = _REPLAYED if replayed else []
+        if later or execution.status in ("pending", "running"):
+            await _answer_later(send, execution, more, asked=later)
+        else:
+            await _answer(send, execution, more)
+
+    async def _stream(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        name: str | None,
+        given: Mapping[str, Any],
+        size: int,
+        key: str | None,
+    ) -> None:
+        last_event_id = exchange.header(scope, b"last-event-id")
+        if last_event_id:
+            # The same request once more, from a client whose connection broke: it is not run again.
+            await self._streaming.resume(scope, receive, send, last_event_id)
+            return
+        principal: Principal = scope["state"]["principal"]
+        repetition = None if key is None else (_own(principal, key), _digest(name, given))
+
+        async def execute(listener: Listener) -> tuple[Execution, bool]:
+            return await self._predict(scope, name, given, size, key, listener)
+
+        await self._streaming.begin(scope, receive, send, execute, repetition)
 
     async def _predict(
-        self, name: str | None, given: Mapping[str, Any], size: int, request_id: str, key: str | None
+        self,
+        scope: Scope,
+        name: str | None,
+        given: Mapping[str, Any],
+        size: int,
+        key: str | None,
+        listener: Listener | None = None,
+        *,
+        later: bool = False,
     ) -> tuple[Execution, bool]:
+        request_id: str = scope["state"]["request_id"]
+        principal: Principal = scope["state"]["principal"]
         wanted, inputs = _target(given) if name is None else (name, given.get("inputs", {}))
+        trace: TraceContext | None = scope["state"].get("trace")
+        policy = _cache_policy(given)
+        if name is None:
+            allow(self._services.audit, scope, ADHOC if isinstance(wanted, Adhoc) else RUN)
 
         async def execute(execution_id: str | None) -> Execution:
             request = PredictionRequest(
-                project=PROJECT,
+                principal=principal,
                 request_id=given.get("request_id", request_id),
                 inputs=inputs,
                 size=size,
@@ -83,14 +136,57 @@ class Predict:
                 metadata=given.get("metadata", {}),
                 timeout_s=given.get("timeout_s"),
                 execution_id=execution_id,
+                cache=policy,
+                trace=trace,
+                listener=listener,
             )
+            if later:
+                webhook = given["webhook"]["url"] if "webhook" in given else None
+                return await self._services.background.submit(
+                    wanted, request, version=given.get("version"), webhook=webhook
+                )
             if isinstance(wanted, Adhoc):
                 return await self._services.predictions.adhoc(wanted, request)
             return await self._services.predictions.program(wanted, request, version=given.get("version"))
 
         if key is None:
             return await execute(None), False
-        return await self._services.idempotency.run(PROJECT, key, _digest(name, given), execute)
+        return await self._services.idempotency.run(
+            principal.project, _own(principal, key), _digest(name, given), execute, timeout_s=self._within_s
+        )
+
+
+def in_background(prefer: str | None) -> bool:
+    """Whether the caller prefers an answer at once and the result later (RFC 7240)."""
+    preferences = (prefer or "").split(",")
+    return any(one.partition(";")[0].strip().lower() == "respond-async" for one in preferences)
+
+
+def _check_webhook(settings: Settings, given: Mapping[str, Any], later: bool) -> None:
+    """Raises Invalid where nobody would be told, or nobody could believe it."""
+    if "webhook" not in given:
+        return
+    if not later:
+        raise Invalid(
+            "A webhook goes with `Prefer: respond-async`: otherwise the answer is the answer.",
+            code="bad_request",
+            problems=[Problem("/webhook", "not_in_background", "goes with `Prefer: respond-async` only")],
+        )
+    check_webhook_secret(settings)
+
+
+def _cache_policy(given: Mapping[str, Any]) -> CachePolicy | None:
+    """None where the request says nothing: the program's own policy holds."""
+    wanted, policy = given.get("use_cache", True), given.get("cache")
+    if policy is None:
+        return None if wanted else OFF
+    if "use_cache" in given and wanted == (policy.get("mode") == "off"):
+        raise Invalid(
+            "`use_cache` and `cache` contradict each other; give one of them.",
+            code="bad_request",
+            problems=[Problem("/use_cache", "contradiction", "`cache` says otherwise")],
+        )
+    return policy_of(policy)
 
 
 def _idempotency_key(scope: Scope) -> str | None:
@@ -103,6 +199,11 @@ def _idempotency_key(scope: Scope) -> str | None:
             problems=[Problem("/header/idempotency-key", "bad_idempotency_key", advice)],
         )
     return key
+
+
+def _own(principal: Principal, key: str) -> str:
+    """One caller's keys are no other's, and say nothing about them."""
+    return key if principal.key_id is None else f"{principal.key_id} {key}"
 
 
 def _digest(name: str | None, given: Mapping[str, Any]) -> str:
@@ -174,10 +275,26 @@ def _misplaced(code: str, advice: str) -> Invalid:
     )
 
 
+async def _answer_later(
+    send: Send, execution: Execution, more: list[tuple[bytes, bytes]], *, asked: bool
+) -> None:
+    headers = [
+        exchange.JSON,
+        (b"location", f"/v1/executions/{execution.id}".encode()),
+        (b"x-execution-id", execution.id.encode()),
+        *more,
+    ]
+    if asked:
+        headers.append((b"preference-applied", b"respond-async"))
+    await exchange.answer(send, 202, json.dumps(presenters.accepted(execution)), headers)
+
+
 async def _answer(send: Send, execution: Execution, more: list[tuple[bytes, bytes]]) -> None:
-    headers = [(b"x-execution-id", execution.id.encode()), *more]
+    headers = [(b"x-execution-id", execution.id.encode()), _CACHE[execution.cache], *more]
+    if execution.age_s is not None:
+        headers.append((b"age", str(int(execution.age_s)).encode()))
     if execution.error is not None:
-        problem = problems.problem_of_execution(execution.error, execution.id, execution.request_id)
+        problem = problems.problem_of_execution(execution.error, execution)
         body = problems.encode(problem)
         await exchange.answer(send, problem["status"], body, [*problems.headers_of(problem), *headers])
         return

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dspex.executions.records import ExecutionError
+from dspex.executions.records import Execution, ExecutionError
+from dspex.interfaces.shared import presenters
 from dspex.kit import json
 from dspex.kit.errors import DspexError, Kind, Problem
 from dspex.signatures.problems import pointer_to
@@ -26,10 +27,14 @@ STATUS_BY_CODE: Mapping[str, int] = {
     "not_json": 400,
     "bad_cursor": 400,
     "body_too_large": 413,
+    "batch_too_large": 413,
+    "dataset_too_large": 413,
+    "line_too_long": 413,
     "inputs_too_large": 413,
     "not_application_json": 415,
     "method_not_allowed": 405,
     "body_too_slow": 408,
+    "budget_exhausted": 402,
 }
 TITLES: Mapping[str, str] = {
     "invalid": "The request is wrong",
@@ -41,6 +46,18 @@ TITLES: Mapping[str, str] = {
     "unavailable": "Not available right now",
     "timeout": "It took too long",
     "internal": "A defect in DSPex",
+}
+# A user's own code is no defect of ours.
+TITLES_BY_CODE: Mapping[str, str] = {
+    "program_failed": "The program failed",
+    "wrong_outputs": "The program failed",
+}
+
+
+# Where pydantic speaks of its own affairs.
+_WORDS: Mapping[str, str] = {
+    "extra_forbidden": "there is no such member here; leave it out",
+    "missing": "is needed",
 }
 
 
@@ -58,10 +75,17 @@ def problem_of(error: DspexError, request_id: str | None = None) -> dict[str, An
     return document
 
 
-def problem_of_execution(error: ExecutionError, execution_id: str, request_id: str) -> dict[str, Any]:
-    """The problem of an execution that ran and failed; it names the execution, which is on record."""
-    document = _problem(error.kind, error.code, error.message, error.retry_after, request_id)
-    return document | {"execution_id": execution_id, "error_type": error.type}
+def problem_of_execution(error: ExecutionError, execution: Execution) -> dict[str, Any]:
+    """The problem of an execution that ran and failed; it names the execution, which is on record.
+
+    Of a pipeline it has what became of each step, and in `partial` the outputs of those that finished.
+    """
+    document = _problem(error.kind, error.code, error.message, error.retry_after, execution.request_id)
+    document |= {"execution_id": execution.id, "error_type": error.type}
+    if execution.steps:
+        document["steps"] = [presenters.step_summary(step) for step in execution.steps]
+        document["partial"] = execution.partial
+    return document
 
 
 def _problem(
@@ -69,7 +93,7 @@ def _problem(
 ) -> dict[str, Any]:
     document: dict[str, Any] = {
         "type": f"urn:dspex:problem:{code}",
-        "title": TITLES[kind],
+        "title": TITLES_BY_CODE.get(code) or TITLES[kind],
         "status": status_of(kind, code),
         "detail": message,
         "kind": kind,
@@ -88,14 +112,20 @@ def problems_in(errors: Sequence[Mapping[str, Any]]) -> list[Problem]:
     for error in errors:
         loc = error["loc"]
         found.append(
-            Problem(pointer_to("", loc[1:] if loc[:1] == ("body",) else loc), error["type"], error["msg"])
+            Problem(
+                pointer_to("", loc[1:] if loc[:1] == ("body",) else loc),
+                error["type"],
+                _WORDS.get(error["type"]) or error["msg"],
+            )
         )
     return found
 
 
 def headers_of(problem: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
-    """content-type, and retry-after in whole seconds when the problem has one."""
+    """content-type; retry-after in whole seconds when the problem has one; how to say who one is (401)."""
     headers = [(b"content-type", MEDIA_TYPE.encode())]
+    if problem["status"] == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
     if (wait := problem.get("retry_after")) is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(wait))).encode()))
     return headers

@@ -5,17 +5,31 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
-from dspex.configuration.models import ModelRegistry
+from dspex.access.records import Principal
+from dspex.access.rules import may
+from dspex.configuration.pipelines import PipelineEntry, kind_complaint
 from dspex.configuration.settings import PROGRAM_NAME
+from dspex.configuration.spending import Budget, RateLimit
 from dspex.executions.mock import Mock
 from dspex.interfaces.rest.documents import Document
-from dspex.interfaces.rest.forms import PROJECT, Label, Number, Paged, SignatureForm, Strict
+from dspex.interfaces.rest.forms import (
+    CachePolicyForm,
+    Label,
+    ModuleName,
+    Number,
+    Paged,
+    SignatureForm,
+    Strict,
+    policy_of,
+)
+from dspex.interfaces.rest.needs import Caller, needs
 from dspex.interfaces.shared import documents as shown
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import DspexError, Invalid, Problem
-from dspex.programs.definitions import choose_model, define
-from dspex.programs.records import EXECUTABLE, Definition, Program, ProgramSettings, Version
+from dspex.programs.definitions import CodeDigest, choose_model, define
+from dspex.programs.pipelines.reading import define_pipeline
+from dspex.programs.records import Adapter, Definition, Program, ProgramSettings, Version, WantedExecutor
 from dspex.programs.rules import check_live
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
@@ -25,25 +39,34 @@ Timeout = Annotated[float, Field(gt=0, le=3600)]
 
 
 class NewProgram(Strict):
-    """`executor`: auto and native compile the program, mock answers from the script in `mock`.
+    """A `signature` with its `module`, or a `pipeline`.
 
-    `state` is JSON that DSPy saved. `deploy` initializes as well.
+    `executor`: auto compiles the program, or runs it with real DSPy in a pool where it can't be compiled exactly;
+
+    native and pool insist; mock answers from the script in `mock`. `config` are the options of the module. A module
+    "package.module:Class" and Python functions in `config` need an admin's key. `state` is JSON that DSPy saved.
+    `deploy` initializes as well.
     """
 
     name: Annotated[str, Field(pattern=PROGRAM_NAME)]
-    signature: SignatureForm
-    module: Literal["predict", "chain_of_thought"] = "predict"
+    signature: SignatureForm = None
+    pipeline: PipelineEntry | None = None
+    module: ModuleName = "predict"
+    config: dict[str, Any] = Field(default_factory=dict)
     description: Annotated[str, Field(max_length=2000, pattern=NO_NUL)] | None = None
     model: Label | None = None
-    adapter: Literal["chat", "json"] = "chat"
+    adapter: Adapter = "chat"
     temperature: Temperature | None = None
     max_tokens: MaxTokens | None = None
     options: dict[str, Any] = Field(default_factory=dict)
-    executor: Literal["auto", "native", "mock"] = "auto"
+    executor: Literal["auto", "native", "pool", "mock"] = "auto"
     mock: dict[str, Any] | None = None
     state: dict[str, Any] | None = None
     timeout_s: Timeout | None = None
     on_violation: Literal["report", "fail"] = "report"
+    cache: CachePolicyForm | None = None
+    rate_limit: RateLimit | None = None
+    budget: Budget | None = None
     initialize: bool = False
     deploy: bool = False
 
@@ -63,84 +86,160 @@ def programs_router(services: Services) -> APIRouter:
     programs = services.programs
 
     async def shown_program(program: Program) -> shown.Program:
-        statuses = await programs.statuses(PROJECT, [program])
+        statuses = await programs.statuses(program.project, [program])
         return presenters.program(program, statuses[program.id], await programs.current(program))
 
-    async def chosen(name: str, body: Chosen | None) -> tuple[Program, Version]:
-        program = await programs.get(PROJECT, name)
+    async def chosen(project: str, name: str, body: Chosen | None) -> tuple[Program, Version]:
+        program = await programs.get(project, name)
         number = body.version if body else None
         if number is None:
             return program, await programs.newest(program)
         return program, await programs.version_numbered(program, number)
 
-    @router.post("", status_code=201, response_model=shown.Program)
-    async def create_program(body: NewProgram) -> Document:
+    @router.post(
+        "",
+        status_code=201,
+        response_model=shown.Program,
+        dependencies=[needs("programs:write", audit="program.create")],
+    )
+    async def create_program(caller: Caller, body: NewProgram) -> Document:
         """Register a program with its first version: a draft, unless `initialize` or `deploy` is true.
 
         A version that can't be initialized is registered all the same, with status `error` and the reason.
         """
-        definition = new_definition(body, services.settings.models)
-        settings = ProgramSettings(body.timeout_s, body.on_violation)
+        definition = await new_definition(body, services, caller)
+        settings = ProgramSettings(
+            body.timeout_s,
+            body.on_violation,
+            cache=None if body.cache is None else policy_of(body.cache),
+            rate_limit=body.rate_limit,
+            budget=body.budget,
+        )
         program, version = await programs.create(
-            PROJECT, body.name, definition, settings=settings, source="api", description=body.description
+            caller.project,
+            body.name,
+            definition,
+            settings=settings,
+            source="api",
+            description=body.description,
         )
         await bring_up(services, program, version, initialize=body.initialize, deploy=body.deploy)
-        program = await programs.get(PROJECT, program.name)
+        program = await programs.get(caller.project, program.name)
         return Document(await shown_program(program), 201, {"location": f"/v1/programs/{program.name}"})
 
-    @router.get("", response_model=shown.Listed[shown.Program])
-    async def list_programs(query: Annotated[ProgramList, Query()]) -> Document:
+    @router.get("", response_model=shown.Listed[shown.Program], dependencies=[needs("programs:read")])
+    async def list_programs(caller: Caller, query: Annotated[ProgramList, Query()]) -> Document:
         """Programs by name."""
         page = await programs.list(
-            PROJECT, include_archived=query.include_archived, limit=query.limit, cursor=query.cursor
+            caller.project, include_archived=query.include_archived, limit=query.limit, cursor=query.cursor
         )
-        statuses = await programs.statuses(PROJECT, page.data)
+        statuses = await programs.statuses(caller.project, page.data)
         data = [presenters.program(one, statuses[one.id], await programs.current(one)) for one in page.data]
         return Document({"data": data, "next_cursor": page.next_cursor})
 
-    @router.get("/{name}", response_model=shown.Program)
-    async def get_program(name: str) -> Document:
+    @router.get("/{name}", response_model=shown.Program, dependencies=[needs("programs:read")])
+    async def get_program(caller: Caller, name: str) -> Document:
         """A program with the version that answers, or the newest while none is deployed."""
-        return Document(await shown_program(await programs.get(PROJECT, name)))
+        return Document(await shown_program(await programs.get(caller.project, name)))
 
-    @router.post("/{name}/initialize", response_model=shown.Version)
-    async def initialize_program(name: str, body: Chosen | None = None) -> Document:
+    @router.post(
+        "/{name}/initialize",
+        response_model=shown.Version,
+        dependencies=[needs("programs:write", audit="program.initialize")],
+    )
+    async def initialize_program(caller: Caller, name: str, body: Chosen | None = None) -> Document:
         """Make a draft executable: compiled by DSPy and checked against it. A failure can be tried again."""
-        program, version = await chosen(name, body)
+        program, version = await chosen(caller.project, name, body)
         check_live(program)
         return Document(presenters.program_version(await initialized(services, version)))
 
-    @router.post("/{name}/deploy", response_model=shown.Program)
-    async def deploy_program(name: str, body: Chosen | None = None) -> Document:
+    @router.post(
+        "/{name}/deploy",
+        response_model=shown.Program,
+        dependencies=[needs("programs:write", audit="program.deploy")],
+    )
+    async def deploy_program(caller: Caller, name: str, body: Chosen | None = None) -> Document:
         """Let a version answer; without one, the newest that can run."""
-        program, version = await chosen(name, body)
+        program, version = await chosen(caller.project, name, body)
         if body is None or body.version is None:
             version = await programs.deployable(program)
         return Document(await shown_program(await programs.deploy(program, version)))
 
-    @router.post("/{name}/rollback", response_model=shown.Program)
-    async def rollback_program(name: str) -> Document:
+    @router.post(
+        "/{name}/rollback",
+        response_model=shown.Program,
+        dependencies=[needs("programs:write", audit="program.rollback")],
+    )
+    async def rollback_program(caller: Caller, name: str) -> Document:
         """Let the version answer that did before the present one; twice goes back two steps."""
-        program = await programs.get(PROJECT, name)
+        program = await programs.get(caller.project, name)
         check_live(program)
         program, _ = await programs.rollback(program)
         return Document(await shown_program(program))
 
-    @router.post("/{name}/archive", response_model=shown.Program)
-    async def archive_program(name: str) -> Document:
+    @router.post(
+        "/{name}/archive",
+        response_model=shown.Program,
+        dependencies=[needs("programs:write", audit="program.archive")],
+    )
+    async def archive_program(caller: Caller, name: str) -> Document:
         """Take a program out of service. Its versions and executions stay; its name stays taken."""
-        return Document(await shown_program(await programs.archive(await programs.get(PROJECT, name))))
+        return Document(await shown_program(await programs.archive(await programs.get(caller.project, name))))
 
     return router
 
 
-def new_definition(body: NewProgram, models: ModelRegistry) -> Definition:
+async def new_definition(body: NewProgram, services: Services, caller: Principal) -> Definition:
     """Raises Invalid, with pointers into the body."""
     lm = choose_model(
-        models, body.model, temperature=body.temperature, max_tokens=body.max_tokens, options=body.options
+        services.settings.models,
+        body.model,
+        temperature=body.temperature,
+        max_tokens=body.max_tokens,
+        options=body.options,
     )
+    code = code_of(services, caller)
     mock = checked_mock(body.executor, body.mock)
-    return define(body.signature, body.module, body.adapter, lm, body.state, mock)
+    executor: WantedExecutor = "auto" if body.executor == "mock" else body.executor
+    if complaint := kind_complaint(body.signature, body.pipeline, body.module):
+        raise bad_kind(complaint, body.pipeline)
+    if body.pipeline is not None:
+        return define_pipeline(
+            await services.python_signatures.pipeline(caller.project, body.pipeline, code),
+            services.settings.models,
+            body.adapter,
+            lm,
+            body.state,
+            mock,
+            config=body.config,
+            executor=executor,
+            code=code,
+        )
+    return define(
+        await services.python_signatures.resolved(caller.project, body.signature, code),
+        body.module,
+        body.adapter,
+        lm,
+        body.state,
+        mock,
+        config=body.config,
+        executor=executor,
+        code=code,
+    )
+
+
+def code_of(services: Services, caller: Principal) -> CodeDigest | None:
+    """How Python code is found, for callers who may name any."""
+    return services.code if may(caller, "programs:code") else None
+
+
+def bad_kind(complaint: str, pipeline: PipelineEntry | None) -> Invalid:
+    pointer = "/signature" if pipeline is None else "/pipeline"
+    return Invalid(
+        f"What the program is can't be told: {complaint}.",
+        code="bad_request",
+        problems=[Problem(pointer, "program_kind", complaint)],
+    )
 
 
 def checked_mock(executor: str, mock: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -160,7 +259,7 @@ def checked_mock(executor: str, mock: dict[str, Any] | None) -> dict[str, Any] |
 async def initialized(services: Services, version: Version) -> Version:
     """The version, executable. Raises Invalid (code not_native) with the reason when it was refused."""
     (after,) = await services.programs.initialize([version])
-    if after.status not in EXECUTABLE:
+    if after.error is not None:
         raise Invalid(f"Version {after.number} can't run: {after.error}", code="not_native")
     return after
 
@@ -170,7 +269,7 @@ async def bring_up(
 ) -> None:
     """What a creation was asked to do besides. A failure is on record with the version, which exists now."""
     try:
-        if (initialize or deploy) and version.status not in EXECUTABLE:
+        if (initialize or deploy) and await services.programs.unready([version]):
             version = await initialized(services, version)
         if deploy:
             await services.programs.deploy(program, version)

@@ -4,14 +4,19 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 from starlette.responses import RedirectResponse, Response
 
+from dspex.executions.records import COST_GROUPS
+from dspex.gateway.budgeting import periods_at
 from dspex.interfaces.rest import problems
 from dspex.interfaces.rest.documents import Document
-from dspex.interfaces.rest.forms import PROJECT, Label, Period
+from dspex.interfaces.rest.forms import Label, Period
+from dspex.interfaces.rest.needs import Caller, needs
 from dspex.interfaces.rest.openapi import OpenApi
 from dspex.interfaces.shared import documents as shown
-from dspex.interfaces.shared import presenters
+from dspex.interfaces.shared import operation_presenters, operations
 from dspex.interfaces.shared.redaction import redacted
 from dspex.interfaces.shared.services import Check, Services
 from dspex.kit.errors import DspexError, Unavailable
@@ -23,15 +28,33 @@ LINKS = {
     "programs": "/v1/programs",
     "signatures": "/v1/signatures",
     "executions": "/v1/executions",
+    "batches": "/v1/batches",
+    "jobs": "/v1/jobs",
+    "queues": "/v1/queues",
+    "breakers": "/v1/breakers",
+    "pools": "/v1/pools",
+    "cache": "/v1/cache",
+    "analytics": "/v1/analytics",
+    "alerts": "/v1/alerts",
     "health": "/health",
     "ready": "/ready",
     "config": "/config",
     "costs": "/costs",
+    "budgets": "/v1/budgets",
 }
+
+
+def _groups(text: str) -> str:
+    if any(name not in COST_GROUPS for name in text.split(",") if name):
+        raise PydanticCustomError(
+            "cost_groups", "write some of day, program, model and key with commas between"
+        )
+    return text
 
 
 class CostQuery(Period):
     program: Label | None = None
+    group_by: Annotated[str, AfterValidator(_groups), Field(max_length=100)] = ",".join(COST_GROUPS)
 
 
 def system_router(services: Services, openapi: OpenApi) -> APIRouter:
@@ -52,7 +75,10 @@ def system_router(services: Services, openapi: OpenApi) -> APIRouter:
             {
                 "status": "ok",
                 "uptime_s": round(uptime.total_seconds(), 3),
-                "in_flight": services.predictions.in_flight,
+                "in_flight": services.predictions.in_flight + services.embeddings.in_flight,
+                "breakers": {
+                    model: services.breakers.state(model) for model in services.settings.models.registry
+                },
             }
         )
 
@@ -72,24 +98,38 @@ def system_router(services: Services, openapi: OpenApi) -> APIRouter:
             document.headers[name.decode()] = value.decode()
         return document
 
-    @router.get("/config", response_model=dict[str, Any])
+    @router.get(
+        "/config", response_model=dict[str, Any], dependencies=[needs("config:read", audit="config.read")]
+    )
     async def config() -> Document:
         """The settings in force, without secrets."""
         return Document(redacted(services.settings.model_dump(mode="json")))
 
-    @router.get("/costs", response_model=shown.Costs)
-    async def costs(query: Annotated[CostQuery, Query()]) -> Document:
-        """By day, program and model, newest day first."""
+    @router.get("/costs", response_model=operations.Costs, dependencies=[needs("costs:read")])
+    async def costs(caller: Caller, query: Annotated[CostQuery, Query()]) -> Document:
+        """What executions cost, by day, program, model and key or some of these; newest day first."""
+        by = [name for name in COST_GROUPS if name in query.group_by.split(",")]
         found = await services.executions.costs(
-            PROJECT, program=query.program, since=query.since, until=query.until
+            caller.project, by=by, program=query.program, since=query.since, until=query.until
         )
-        return Document(presenters.costs(found))
+        return Document(operation_presenters.costs(found))
 
-    @router.get("/openapi.json", include_in_schema=False)
-    async def openapi_document() -> Response:
-        return Response(await openapi.document(), media_type="application/json")
+    @router.get(
+        "/v1/budgets",
+        response_model=shown.Listed[operations.Budget],
+        tags=["budgets"],
+        dependencies=[needs("budgets:read")],
+    )
+    async def budgets(caller: Caller) -> Document:
+        """The budgets that were used in their present period: limit, spent, reserved and left."""
+        found = await services.budgets.balances(caller.project, periods_at(services.clock.now()))
+        return Document({"data": [operation_presenters.budget(one) for one in found], "next_cursor": None})
 
-    @router.get("/docs", include_in_schema=False)
+    @router.get("/openapi.json", include_in_schema=False, dependencies=[needs("programs:read")])
+    async def openapi_document(caller: Caller) -> Response:
+        return Response(await openapi.document(caller.project), media_type="application/json")
+
+    @router.get("/docs", include_in_schema=False, dependencies=[needs("programs:read")])
     async def docs() -> Response:
         # A page that renders the document would load its scripts from somebody else's server.
         return RedirectResponse("/openapi.json")

@@ -6,37 +6,56 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field
 
+from dspex.access.records import Principal
+from dspex.configuration.pipelines import PipelineEntry, kind_complaint
 from dspex.interfaces.rest.documents import Document
-from dspex.interfaces.rest.forms import LARGEST, PROJECT, Label, Number, Paged, Period, SignatureForm, Strict
+from dspex.interfaces.rest.forms import (
+    LARGEST,
+    Label,
+    ModuleName,
+    Number,
+    Paged,
+    Period,
+    SignatureForm,
+    Strict,
+)
 from dspex.interfaces.rest.forms import Query as QueryForm
+from dspex.interfaces.rest.needs import Caller, needs
 from dspex.interfaces.rest.programs import (
     MaxTokens,
     Temperature,
+    bad_kind,
     bring_up,
     checked_mock,
+    code_of,
 )
 from dspex.interfaces.shared import documents as shown
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
+from dspex.kit.errors import Invalid, Problem
 from dspex.programs.definitions import check_options, choose_model, define
-from dspex.programs.records import Definition, LanguageModelChoice, Version
+from dspex.programs.pipelines.reading import define_pipeline, with_state
+from dspex.programs.records import Adapter, Definition, LanguageModelChoice, Version, WantedExecutor
 
 
 class NewVersion(Strict):
     """What is left out stays as in version `base` (the deployed one, or the newest).
 
-    A new signature or module starts without the base's instructions and demos, unless `state` has them.
+    A new signature or module starts without the base's instructions and demos, unless `state` has them; so does a
+    pipeline's step. A `pipeline` is given whole, and goes with changes of adapter, model and options.
     """
 
     base: Number | None = None
     signature: SignatureForm = None
-    module: Literal["predict", "chain_of_thought"] | None = None
-    adapter: Literal["chat", "json"] | None = None
+    pipeline: PipelineEntry | None = None
+    module: ModuleName | None = None
+    config: dict[str, Any] | None = None
+    adapter: Adapter | None = None
     model: Label | None = None
     temperature: Temperature | None = None
     max_tokens: MaxTokens | None = None
     options: dict[str, Any] | None = None
-    executor: Literal["auto", "native", "mock"] | None = None
+    executor: Literal["auto", "native", "pool", "mock"] | None = None
     mock: dict[str, Any] | None = None
     state: dict[str, Any] | None = None
     initialize: bool = False
@@ -59,31 +78,34 @@ def versions_router(services: Services) -> APIRouter:
     router = APIRouter(prefix="/v1/programs/{name}", tags=["versions"])
     programs = services.programs
 
-    @router.get("/versions", response_model=shown.Listed[shown.Version])
-    async def list_versions(name: str, query: Annotated[Paged, Query()]) -> Document:
+    @router.get(
+        "/versions", response_model=shown.Listed[shown.Version], dependencies=[needs("programs:read")]
+    )
+    async def list_versions(caller: Caller, name: str, query: Annotated[Paged, Query()]) -> Document:
         """Newest first."""
-        program = await programs.get(PROJECT, name)
+        program = await programs.get(caller.project, name)
         page = await programs.versions(program, limit=query.limit, cursor=query.cursor)
         data = [presenters.program_version(one) for one in page.data]
         return Document({"data": data, "next_cursor": page.next_cursor})
 
-    @router.get("/versions/{number}", response_model=shown.Version)
-    async def get_version(name: str, number: VersionNumber) -> Document:
-        return Document(presenters.program_version(await version_of(services, name, number)))
+    @router.get("/versions/{number}", response_model=shown.Version, dependencies=[needs("programs:read")])
+    async def get_version(caller: Caller, name: str, number: VersionNumber) -> Document:
+        return Document(presenters.program_version(await version_of(services, caller.project, name, number)))
 
     @router.post(
         "/versions",
         status_code=201,
         response_model=shown.Version,
         responses={200: {"model": shown.Version, "description": "This version was there already"}},
+        dependencies=[needs("programs:write", audit="program.create_version")],
     )
-    async def create_version(name: str, body: NewVersion) -> Document:
+    async def create_version(caller: Caller, name: str, body: NewVersion) -> Document:
         """A new version from what changes against another one. The same content is the same version."""
-        base = await version_of(services, name, body.base)
+        base = await version_of(services, caller.project, name, body.base)
         version, status, headers = await add_version(
-            services, name, _changed(base.definition, body, services)
+            services, caller.project, name, await _changed(base.definition, body, services, caller)
         )
-        program = await programs.get(PROJECT, name)
+        program = await programs.get(caller.project, name)
         await bring_up(services, program, version, initialize=body.initialize, deploy=body.deploy)
         return Document(
             presenters.program_version(await programs.version_numbered(program, version.number)),
@@ -91,63 +113,116 @@ def versions_router(services: Services) -> APIRouter:
             headers,
         )
 
-    @router.get("/diff", response_model=shown.Difference)
-    async def compare_versions(name: str, query: Annotated[Between, Query()]) -> Document:
+    @router.get("/diff", response_model=shown.Difference, dependencies=[needs("programs:read")])
+    async def compare_versions(caller: Caller, name: str, query: Annotated[Between, Query()]) -> Document:
         """Instructions and demos of each predictor, fields of the signature, settings."""
         before, after = (
-            await version_of(services, name, query.before),
-            await version_of(services, name, query.after),
+            await version_of(services, caller.project, name, query.before),
+            await version_of(services, caller.project, name, query.after),
         )
         comparison = await programs.compare(before, after)
         return Document(presenters.difference(name, before.number, after.number, comparison))
 
-    @router.get("/stats", response_model=shown.Statistics)
-    async def program_statistics(name: str, query: Annotated[StatisticsQuery, Query()]) -> Document:
+    @router.get("/stats", response_model=shown.Statistics, dependencies=[needs("costs:read")])
+    async def program_statistics(
+        caller: Caller, name: str, query: Annotated[StatisticsQuery, Query()]
+    ) -> Document:
         """Executions, success, durations, tokens and costs, of all versions or of one."""
-        await version_of(services, name, query.version)
+        await version_of(services, caller.project, name, query.version)
         found = await services.executions.statistics(
-            PROJECT, name, version=query.version, since=query.since, until=query.until
+            caller.project, name, version=query.version, since=query.since, until=query.until
         )
         return Document(presenters.statistics(name, query.version, found))
 
     return router
 
 
-async def version_of(services: Services, name: str, number: int | None) -> Version:
+async def version_of(services: Services, project: str, name: str, number: int | None) -> Version:
     """The version of this number, or the one that answers. Raises Missing."""
-    program = await services.programs.get(PROJECT, name)
+    program = await services.programs.get(project, name)
     if number is None:
         return await services.programs.current(program)
     return await services.programs.version_numbered(program, number)
 
 
 async def add_version(
-    services: Services, name: str, definition: Definition
+    services: Services, project: str, name: str, definition: Definition
 ) -> tuple[Version, int, dict[str, str]]:
     """The version, and how to say so: 201, or 200 when the program has exactly this one already."""
-    program = await services.programs.get(PROJECT, name)
+    program = await services.programs.get(project, name)
     newest = await services.programs.newest(program)
     version = await services.programs.add_version(program, definition)
     location = {"location": f"/v1/programs/{name}/versions/{version.number}"}
     return version, 201 if version.number > newest.number else 200, location
 
 
-def _changed(base: Definition, body: NewVersion, services: Services) -> Definition:
-    executor = body.executor or ("mock" if base.mock is not None else "auto")
+async def _changed(base: Definition, body: NewVersion, services: Services, caller: Principal) -> Definition:
+    executor = body.executor or ("mock" if base.mock is not None else base.executor)
     script = body.mock if body.mock is not None or executor != "mock" else dict(base.mock or {})
-    signature = base.signature if body.signature is None else body.signature
-    module = body.module or base.module
+    if body.pipeline is not None or (base.module == "pipeline" and body.signature is None):
+        return await _changed_pipeline(base, body, services, caller, checked_mock(executor, script))
+    module = body.module or ("predict" if base.module == "pipeline" else base.module)
+    same_module = body.module is None and base.module != "pipeline"
+    code = code_of(services, caller)
+    # An empty one is a module's own.
+    signature = body.signature if body.signature is not None else base.signature or None
     changed = define(
-        signature,
+        await services.python_signatures.resolved(caller.project, signature, code),
         module,
         body.adapter or base.adapter,
         _language_model(base.lm, body, services),
         body.state,
         checked_mock(executor, script),
+        config=body.config if body.config is not None else base.config if same_module else {},
+        executor="auto" if executor == "mock" else executor,
+        code=code,
     )
-    if body.state is None and (changed.signature, changed.module) == (base.signature, base.module):
-        return replace(changed, state=base.state)
-    return changed
+    kept = (changed.signature, changed.module, changed.config) == (base.signature, base.module, base.config)
+    return replace(changed, state=base.state) if body.state is None and kept else changed
+
+
+async def _changed_pipeline(
+    base: Definition,
+    body: NewVersion,
+    services: Services,
+    caller: Principal,
+    mock: dict[str, Any] | None,
+) -> Definition:
+    executor: WantedExecutor = base.executor
+    if body.executor is not None and body.executor != "mock":
+        executor = body.executor
+    if body.pipeline is None:
+        given = [
+            name
+            for name in ("module", "config", "adapter", "model", "temperature", "max_tokens", "options")
+            if getattr(body, name) is not None
+        ]
+        if given:
+            raise Invalid(
+                f"This version is a pipeline, and each of its steps has {', '.join(given)} for itself: give the "
+                "whole `pipeline` with them.",
+                code="bad_request",
+                problems=[
+                    Problem(f"/{name}", "only_with_pipeline", "goes with `pipeline`") for name in given
+                ],
+            )
+        changed = replace(base, mock=mock, executor=executor)
+        return changed if body.state is None else with_state(changed, body.state)
+    if complaint := kind_complaint(body.signature, body.pipeline, body.module or "predict"):
+        raise bad_kind(complaint, body.pipeline)
+    code = code_of(services, caller)
+    return define_pipeline(
+        await services.python_signatures.pipeline(caller.project, body.pipeline, code),
+        services.settings.models,
+        body.adapter or base.adapter,
+        _language_model(base.lm, body, services),
+        body.state,
+        mock,
+        config=body.config or {},
+        executor=executor,
+        code=code,
+        base=base,
+    )
 
 
 def _language_model(base: LanguageModelChoice, body: NewVersion, services: Services) -> LanguageModelChoice:

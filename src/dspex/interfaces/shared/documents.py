@@ -9,6 +9,8 @@ from typing import Any, Generic, Literal, NotRequired, TypeVar
 
 from typing_extensions import TypedDict
 
+from dspex.programs.records import Adapter, Module
+
 T = TypeVar("T")
 
 
@@ -32,7 +34,23 @@ class Failure(TypedDict):
     message: str
 
 
+class StepSummary(TypedDict):
+    """A step of a pipeline. `duration_ms` includes waiting for the model; `reason` says why it was skipped."""
+
+    name: str
+    status: Literal["pending", "running", "completed", "failed", "skipped", "cancelled"]
+    started_at: str | None
+    duration_ms: float | None
+    usage: Mapping[str, int]
+    cost_usd: float | None
+    error: NotRequired[Failure]
+    reason: NotRequired[str]
+    violations: NotRequired[Sequence[Mapping[str, str]]]
+
+
 class Prediction(TypedDict):
+    """Of a pipeline `steps` are there, and `partial` when it failed: what the steps gave that finished, by step."""
+
     id: str
     request_id: str
     program: str
@@ -49,6 +67,9 @@ class Prediction(TypedDict):
     error: NotRequired[Failure]
     violations: NotRequired[Sequence[Mapping[str, str]]]
     simulated: NotRequired[bool]
+    stale: NotRequired[bool]
+    steps: NotRequired[Sequence[StepSummary]]
+    partial: NotRequired[Mapping[str, Any]]
 
 
 class Execution(TypedDict):
@@ -68,10 +89,14 @@ class Execution(TypedDict):
     error: NotRequired[Failure]
     violations: NotRequired[Sequence[Mapping[str, str]]]
     simulated: NotRequired[bool]
+    stale: NotRequired[bool]
+    steps: NotRequired[Sequence[Mapping[str, Any]]]
+    partial: NotRequired[Mapping[str, Any]]
     inputs: Mapping[str, Any]
     parameters: Mapping[str, Any]
     metadata: Mapping[str, Any]
     session_id: str | None
+    key_id: str | None
     executor: str | None
     variant: str | None
     node: str
@@ -80,24 +105,66 @@ class Execution(TypedDict):
     completed_at: datetime | None
 
 
+class Embedding(TypedDict):
+    """`embedding` is base64 of float32 numbers, little-endian, where that was asked for."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(TypedDict):
+    """0 where the provider did not say, and for what was kept."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsKept(TypedDict):
+    """Different texts that were kept, and that a model was asked for."""
+
+    hits: int
+    misses: int
+
+
+class Embeddings(TypedDict):
+    """What clients of OpenAI's API know, what it cost, and what of it was kept."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+    cache: EmbeddingsKept
+    cost_usd: float | None
+    saved_usd: float
+    simulated: NotRequired[bool]
+
+
 class TracedExecution(Execution):
-    """`trace` has one entry for each language model call, with its messages and its reply."""
+    """`trace` has one entry for each language model call, with its messages and its reply.
+
+    A pipeline's `steps` come with their outputs.
+    """
 
     trace: list[Mapping[str, Any]]
 
 
 class Version(TypedDict):
-    """`provider_model` and `options` are what the model's alias meant when the version was made."""
+    """`provider_model` and `options` are what the model's alias meant when the version was made.
+
+    `pipeline` has the steps and outputs of one, fully wired.
+    """
 
     version: int
     digest: str
     status: Literal["draft", "initializing", "ready", "optimized", "deployed", "error"]
     error: str | None
-    executor: Literal["native", "mock"] | None
+    executor: Literal["native", "pool", "mock"] | None
     executor_reason: str | None
     signature: Mapping[str, Any]
-    module: Literal["predict", "chain_of_thought"]
-    adapter: Literal["chat", "json"]
+    module: Module
+    pipeline: Mapping[str, Any] | None
+    adapter: Adapter
     model: str
     provider_model: str
     options: Mapping[str, Any]
@@ -114,8 +181,19 @@ class ImportedVersion(Version):
     notes: list[str]
 
 
+class CachePolicy(TypedDict):
+    """Ages in seconds; null is any age."""
+
+    mode: Literal["on", "off", "read_only", "write_only"]
+    max_age_s: float | None
+    stale_if_error_s: float
+
+
 class Program(TypedDict):
-    """`version` is the deployed version, or the newest while none is deployed."""
+    """`version` is the deployed version, or the newest while none is deployed.
+
+    Without a `cache` policy of its own the node's holds.
+    """
 
     name: str
     description: str | None
@@ -124,6 +202,9 @@ class Program(TypedDict):
     deployed_version: int | None
     timeout_s: float | None
     on_violation: Literal["report", "fail"]
+    cache: CachePolicy | None
+    rate_limit: Mapping[str, int | None] | None
+    budget: Mapping[str, Any] | None
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None
@@ -181,35 +262,6 @@ class Statistics(TypedDict):
     last_executed_at: datetime | None
 
 
-class CostLine(TypedDict):
-    day: str
-    program: str
-    model: str | None
-    executions: int
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
-    saved_usd: float
-    unpriced: int
-
-
-class CostTotal(TypedDict):
-    executions: int
-    input_tokens: int
-    output_tokens: int
-    cost_usd: float
-    saved_usd: float
-    unpriced: int
-
-
-class Costs(TypedDict):
-    """By day (UTC), program and model. `unpriced` counts executions whose price is unknown."""
-
-    data: list[CostLine]
-    next_cursor: None
-    total: CostTotal
-
-
 class Signature(TypedDict):
     name: str
     version: int
@@ -252,9 +304,12 @@ class Ready(TypedDict):
 
 
 class Health(TypedDict):
+    """`breakers` has each model's state."""
+
     status: Literal["ok"]
     uptime_s: float
     in_flight: int
+    breakers: Mapping[str, Literal["closed", "open", "half_open"]]
 
 
 class Service(TypedDict):
@@ -280,4 +335,6 @@ class Problem(TypedDict):
     errors: NotRequired[list[Spot]]
     execution_id: NotRequired[str]
     error_type: NotRequired[str]
+    steps: NotRequired[list[StepSummary]]
+    partial: NotRequired[Mapping[str, Any]]
     checks: NotRequired[list[CheckResult]]

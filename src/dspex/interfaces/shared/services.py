@@ -4,13 +4,31 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from dspex.access.audit import Audit
+from dspex.access.authentication import Authenticator
+from dspex.access.service import Keys
 from dspex.configuration.settings import Settings
+from dspex.datasets.service import Datasets
+from dspex.executions.background.service import Background
+from dspex.executions.batches.service import Batches
 from dspex.executions.catalog import Catalog
+from dspex.executions.embedding import Embeddings
+from dspex.executions.feedback.service import Feedbacks
 from dspex.executions.idempotency import Idempotency
-from dspex.executions.ports import ExecutionReader
+from dspex.executions.ports import ExecutionAnalytics, ExecutionReader, Nodes, PoolsView
 from dspex.executions.predictions import Predictions
+from dspex.executions.streams import Streams
+from dspex.gateway.answers import Caches
+from dspex.gateway.breakers import Breakers
+from dspex.gateway.ports import BudgetLedger
+from dspex.gateway.steps.lanes import Lanes
+from dspex.jobs.service import Jobs
 from dspex.kit.clock import Clock
-from dspex.programs.ports import ProgramReader
+from dspex.kit.signals import Signals
+from dspex.observability.observed import Observed
+from dspex.programs.definitions import CodeDigest
+from dspex.programs.ports import Inspector, ProgramReader
+from dspex.programs.python_signatures import PythonSignatures
 from dspex.programs.service import ProgramService
 from dspex.signatures.service import SignatureService
 
@@ -30,9 +48,31 @@ class Services:
     started_at: datetime
     catalog: Catalog
     predictions: Predictions
+    background: Background
+    batches: Batches
+    datasets: Datasets
+    feedback: Feedbacks
+    jobs: Jobs
+    embeddings: Embeddings
     idempotency: Idempotency
     executions: ExecutionReader
+    budgets: BudgetLedger
     compiled: ProgramReader
     programs: ProgramService
     signatures: SignatureService
+    signals: Signals
+    nodes: Nodes
+    caches: Caches
+    keys: Keys
+    authenticator: Authenticator
+    audit: Audit
     checks: tuple[Check, ...]
+    breakers: Breakers
+    lanes: Lanes
+    analytics: ExecutionAnalytics
+    observed: Observed
+    code: CodeDigest
+    pools: PoolsView
+    inspector: Inspector
+    python_signatures: PythonSignatures
+    streams: Streams

@@ -1,0 +1,118 @@
+"""`dspex batch run` without a server: the items are run by this very process."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from dspex.access.records import LOCAL_OPERATOR, Principal
+from dspex.configuration.settings import Settings
+from dspex.executions.records import Execution
+from dspex.executions.requests import PredictionRequest
+from dspex.interfaces.cli.batch_output import Output, Summary, appending, read_done, read_inputs, sort
+from dspex.interfaces.cli.batch_progress import Tell, showing
+from dspex.interfaces.cli.ports import Application
+from dspex.interfaces.shared import job_presenters
+from dspex.interfaces.shared.services import Services
+from dspex.kit import json
+from dspex.kit.errors import Exhausted, Invalid, Missing
+from dspex.kit.ids import new_id
+
+Predict = Callable[[PredictionRequest], Awaitable[Execution]]
+
+
+def run(
+    application: Application,
+    config: Path | None,
+    program: str,
+    inputs: Path,
+    output: Path,
+    version: int | None,
+    concurrency: int | None,
+    project: str,
+) -> Summary:
+    """Items that the output has already are not run again. Raises Invalid, Missing, NotExecutable, Unavailable."""
+    settings, _ = application.load_settings(config, {})
+    given = read_inputs(inputs)
+    done = read_done(output, given)
+    summary = Summary(len(given))
+    for line in done.values():
+        summary.count(line)
+    left = {position: one for position, one in given.items() if position not in done}
+    operator = replace(LOCAL_OPERATOR, project=project)
+
+    async def work() -> None:
+        async with application.open_services(settings) as services:
+            predict = await _predict(application, settings, services, program, version, operator)
+            at_once = min(concurrency or settings.jobs.batch.concurrency, len(left))
+            await _all(left, predict, operator, at_once, lines, summary, tell)
+
+    with appending(output) as lines, showing(summary) as tell:
+        if left:
+            asyncio.run(work())
+    sort(output)
+    return summary
+
+
+async def _predict(
+    application: Application,
+    settings: Settings,
+    services: Services,
+    program: str,
+    version: int | None,
+    operator: Principal,
+) -> Predict:
+    """The program of the database; one that is only in the file as yet is run as the file has it."""
+    try:
+        runnable = await services.predictions.runnable(operator.project, program, version=version)
+    except Missing:
+        declared = None if version is not None else application.definition(settings, program)
+        if declared is None:
+            raise
+        return lambda request: services.predictions.defined(program, *declared, request)
+    return lambda request: services.predictions.run(runnable, request)
+
+
+async def _all(
+    left: Mapping[int, Mapping[str, Any]],
+    predict: Predict,
+    operator: Principal,
+    at_once: int,
+    output: Output,
+    summary: Summary,
+    tell: Tell,
+) -> None:
+    run_id, items = new_id(), iter(left.items())
+
+    async def worker() -> None:
+        for position, inputs in items:
+            size = len(json.dumps(inputs))
+            request = PredictionRequest(operator, run_id, inputs, size, lane="evaluation")
+            line = await _line(position, predict, request)
+            output.write(line)
+            summary.count(line)
+            tell()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(worker())
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+
+
+async def _line(position: int, predict: Predict, request: PredictionRequest) -> dict[str, Any]:
+    line: dict[str, Any] = {"position": position, "inputs": request.inputs}
+    try:
+        execution = await predict(request)
+    except (Invalid, Exhausted) as error:
+        told: dict[str, Any] = {"kind": error.kind, "code": error.code, "message": error.message}
+        told["problems"] = [asdict(problem) for problem in error.problems]
+        return {**line, "status": "failed", "execution_id": None, "error": told}
+    return {
+        **line,
+        "status": "completed" if execution.error is None else "failed",
+        "execution_id": execution.id,
+        **job_presenters.outcome(execution),
+    }

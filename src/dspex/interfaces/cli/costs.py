@@ -1,0 +1,73 @@
+"""`dspex costs` and `dspex budgets`: what was spent, and what may be."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from dspex.access.records import DEFAULT_PROJECT
+from dspex.executions.records import COST_GROUPS, CostGroup, CostLine
+from dspex.gateway.budgeting import Balance, periods_at
+from dspex.interfaces.cli.output import ConfigOption, JsonOption, ProjectOption, print_json, print_table
+from dspex.interfaces.cli.ports import Application
+from dspex.interfaces.cli.reading import instant, one_of
+from dspex.interfaces.cli.session import with_services
+from dspex.interfaces.shared import operation_presenters
+from dspex.interfaces.shared.services import Services
+
+_NUMBERS = ("executions", "input_tokens", "output_tokens", "cost_usd", "saved_usd", "unpriced")
+
+
+def add_to(app: typer.Typer, application: Application) -> None:
+    @app.command()
+    def costs(
+        since: Annotated[str | None, typer.Option(help="An ISO time, UTC without an offset.")] = None,
+        until: Annotated[str | None, typer.Option(help="The same; not included.")] = None,
+        program: Annotated[str | None, typer.Option(help="One program's alone.")] = None,
+        by: Annotated[
+            list[str] | None, typer.Option(help=f"{', '.join(COST_GROUPS)}; may be repeated.")
+        ] = None,
+        project: ProjectOption = DEFAULT_PROJECT,
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """What executions cost, by day, program, model and key, or by some of these."""
+        for name in by or ():
+            one_of("--by", name, COST_GROUPS)
+        groups: list[CostGroup] = [name for name in COST_GROUPS if name in (by or COST_GROUPS)]
+        start, end = instant("--since", since), instant("--until", until)
+
+        async def use(services: Services) -> Sequence[CostLine]:
+            return await services.executions.costs(
+                project, by=groups, program=program, since=start, until=end
+            )
+
+        document = operation_presenters.costs(with_services(application, config, use))
+        if as_json:
+            print_json(document)
+            return
+        rows = [[line.get(name) for name in (*groups, *_NUMBERS)] for line in document["data"]]
+        if rows:
+            rows.append(
+                ["total", *[""] * (len(groups) - 1), *(document["total"].get(name) for name in _NUMBERS)]
+            )
+        columns = ("executions", "input", "output", "usd", "saved", "unpriced")
+        print_table((*groups, *columns), rows, "No executions.")
+
+    @app.command()
+    def budgets(
+        project: ProjectOption = DEFAULT_PROJECT, config: ConfigOption = None, as_json: JsonOption = False
+    ) -> None:
+        """Budgets in their present period: limit, spent, reserved by nodes, left."""
+
+        async def use(services: Services) -> Sequence[Balance]:
+            return await services.budgets.balances(project, periods_at(services.clock.now()))
+
+        found = [operation_presenters.budget(one) for one in with_services(application, config, use)]
+        if as_json:
+            print_json(found)
+            return
+        names = ("scope", "name", "period", "limit_usd", "spent_usd", "reserved_usd", "left_usd")
+        columns = [name.removesuffix("_usd") for name in names]
+        rows = [[one[name] for name in names] for one in found]  # type: ignore[literal-required]
+        print_table(columns, rows, "No budget has been used in its present period.")

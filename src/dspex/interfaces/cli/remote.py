@@ -1,0 +1,134 @@
+"""Commands that ask a running node, over HTTP."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+from urllib import request as http
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+
+import typer
+
+from dspex.interfaces.cli.ports import Application
+from dspex.kit import json
+from dspex.kit.errors import Invalid, Unavailable, of_kind
+
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", help="A running node [DSPEX_URL, or where the configuration has it listen]."),
+]
+ActingOption = Annotated[
+    str | None, typer.Option("--project", help="The project to act in, with an admin's key [the key's own].")
+]
+DEFAULT_URL = "http://127.0.0.1:8000"
+WITHIN_S = 30.0
+CHUNK = 65_536
+
+
+_ANYWHERE = ("0.0.0.0", "::")  # noqa: S104
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A running node. `project` is the one to act in, where the key may; None: the key's own."""
+
+    url: str
+    project: str | None = None
+
+    def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return request(method, path, body, url=self.url, project=self.project)
+
+    def upload(self, path: str, file: Path) -> dict[str, Any]:
+        """Sends JSON lines. Raises as `request` does."""
+        with file.open("rb") as lines:
+            length = {"content-type": "application/x-ndjson", "content-length": str(file.stat().st_size)}
+            asked = _asked(self.url, path, "POST", lines, self.project, length)
+            with _opened(asked, self.url) as answer:
+                document: dict[str, Any] = json.loads(answer.read())
+                return document
+
+    def download(self, path: str) -> Iterator[bytes]:
+        """What the node answers, as it comes. Raises as `request` does."""
+        with _opened(_asked(self.url, path, "GET", None, self.project), self.url) as answer:
+            while chunk := answer.read(CHUNK):
+                yield chunk
+
+
+def remote(
+    application: Application, config: Path | None, url: str | None, project: str | None = None
+) -> Remote:
+    """The node at `url`, or DSPEX_URL, or where the configuration has it listen."""
+    given = url or os.environ.get("DSPEX_URL")
+    if given is None:
+        server = application.load_settings(config, {})[0].server
+        host = "127.0.0.1" if server.host in _ANYWHERE else server.host
+        given = f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
+    return Remote(given, project)
+
+
+def request(
+    method: str,
+    path: str,
+    body: Mapping[str, Any] | None = None,
+    *,
+    url: str | None = None,
+    project: str | None = None,
+) -> dict[str, Any]:
+    """The node's answer. Raises the error that the node answers with, or Unavailable (code node_unreachable).
+
+    The key is that of DSPEX_API_KEY, if it is set.
+    """
+    base = (url or os.environ.get("DSPEX_URL") or DEFAULT_URL).rstrip("/")
+    asked = _asked(base, path, method, None if body is None else json.dumps(body), project)
+    with _opened(asked, base) as answer:
+        document: dict[str, Any] = json.loads(answer.read())
+        return document
+
+
+def _asked(
+    base: str,
+    path: str,
+    method: str,
+    body: bytes | BinaryIO | None,
+    project: str | None,
+    more: Mapping[str, str] | None = None,
+) -> http.Request:
+    if urlsplit(base).scheme not in ("http", "https"):
+        raise Invalid(f"{base!r} is not the http or https address of a node.", code="bad_argument")
+    headers = {"content-type": "application/json", "accept": "application/json", **(more or {})}
+    if key := os.environ.get("DSPEX_API_KEY"):
+        headers["authorization"] = f"Bearer {key}"
+    if project is not None:
+        headers["x-dspex-project"] = project
+    return http.Request(base.rstrip("/") + path, body, headers, method=method)  # noqa: S310 - checked above
+
+
+@contextmanager
+def _opened(asked: http.Request, base: str) -> Iterator[HTTPResponse]:
+    try:
+        with http.urlopen(asked, timeout=WITHIN_S) as answer:  # noqa: S310
+            yield answer
+    except HTTPError as refusal:
+        raise _refused(refusal.read(), refusal.code) from None
+    except (URLError, HTTPException, OSError, ValueError) as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        raise Unavailable(
+            f"No DSPex node answers at {base} ({reason}); start one with `dspex serve`, or say where it is with "
+            "--url or DSPEX_URL.",
+            code="node_unreachable",
+        ) from None
+
+
+def _refused(body: bytes, status: int) -> Exception:
+    try:
+        problem = json.loads(body)
+        return of_kind(problem["kind"], problem["detail"], code=problem["code"])
+    except (ValueError, KeyError, TypeError):
+        return Unavailable(
+            f"What answers there is no DSPex node: HTTP {status} without a problem document.",
+            code="node_unreachable",
+        )
