@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from dspex.datasets.records import Dataset, Example, Row
+from dspex.datasets.rules import row_of
 from dspex.executions.records import Execution
 from dspex.kit.ids import new_id
 from dspex.programs.records import Definition, LanguageModelChoice, Program, ProgramSettings, Version
@@ -58,3 +60,30 @@ def version(of: Program, digest: str = "d1", **changes: Any) -> Version:
         **changes,
     }
     return Version(**given)
+
+
+def dataset(name: str = "tickets", **changes: Any) -> Dataset:
+    """As it is before it is published."""
+    given: dict[str, Any] = {
+        "id": new_id(),
+        "project": "default",
+        "name": name,
+        "version": 0,
+        "kind": "training",
+        "digest": "d1",
+        "rows": 3,
+        "fields": {"inputs": {"b": ["string"], "a": ["null"]}, "outputs": {}},
+        "created_at": NOON,
+        "description": "of tickets",
+        "metadata": {"z": 1, "a": "\x00"},
+        "origin": {"source": "api"},
+        **changes,
+    }
+    return Dataset(**given)
+
+
+def row(position: int, inputs: Any = None, **more: Any) -> Row:
+    example = Example(inputs or {"b": str(position), "a": None}, {"label": "\ud800"}, **more)
+    made = row_of(example, position, 1_000_000)
+    assert isinstance(made, Row)
+    return made

@@ -26,7 +26,19 @@ def main() -> int:
             print(f"make test: {name} failed; run `make lint types contracts` to see each alone.")
             return 1
         print(f"{name}: ok ({time.monotonic() - started:.0f} s)", flush=True)
-    return subprocess.run([sys.executable, "-m", "pytest", *sys.argv[1:]], check=False).returncode
+    # Files stay whole, as their tests share servers, and in order: short ones come last and fill the gaps.
+    tests = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        "--no-loadscope-reorder",
+        *sys.argv[1:],
+    ]
+    return subprocess.run(tests, check=False).returncode
 
 
 if __name__ == "__main__":

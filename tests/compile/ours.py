@@ -4,14 +4,21 @@ import json as pythons_json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from unittest.mock import patch
 
 import orjson
 
+from dspex.access.records import LOCAL_OPERATOR
 from dspex.configuration.models import ModelSettings
-from dspex.executions.catalog import Runnable, with_reasoning
+from dspex.executions.caching import PredictionCaching
+from dspex.executions.catalog import Runnable
+from dspex.executions.native import repairing
 from dspex.executions.native.program import CompiledProgram
+from dspex.executions.reading import Quick, ReplyReader
 from dspex.executions.records import Execution
-from dspex.executions.service import Bounds, ExecutionService, PredictionRequest
+from dspex.executions.requests import Bounds, PredictionRequest
+from dspex.executions.service import ExecutionService
+from dspex.gateway.ports import LanguageModelClient
 from dspex.gateway.records import LanguageModelReply, LanguageModelRequest
 from dspex.gateway.service import LanguageModelGateway
 from dspex.interfaces.shared import presenters
@@ -20,13 +27,19 @@ from dspex.kit.clock import SystemClock
 from dspex.kit.errors import Problem
 from dspex.kit.facts import Facts
 from dspex.programs.records import ProgramSettings
+from dspex.programs.rules import answers_of
 from dspex.providers.language_models import openai_chat
 from dspex.signatures.records import Signature
 from dspex.signatures.validation import InputValidator, OutputChecker
 from dspex.storage.stores.execution_rows import execution_row
+from tests.caching import caches_in_memory
 from tests.compile.theirs import Outcome
+from tests.plugins.reading import ReadsHere
 
 ALIAS = "main"
+# Wherever a reply is read it is read the same.
+HERE = Quick(characters=10**9, marks=10**9, seconds=60)
+APART = Quick(characters=0)
 BOUNDS = Bounds(input_bytes=10**7, output_bytes=10**7, timeout_s=100, in_flight=1)
 
 
@@ -66,7 +79,9 @@ class _Checker(OutputChecker):
 class _Recorder:
     recorded: list[Execution] = field(default_factory=list)
 
-    async def record(self, execution: Execution) -> None:
+    def check(self) -> None: ...
+
+    async def record(self, execution: Execution, *, behind: bool = False, certain: bool = False) -> None:
         execution_row(execution, lambda moment: moment)
         self.recorded.append(execution)
 
@@ -79,8 +94,8 @@ async def execute(
     module: str = "predict",
 ) -> tuple[Outcome, Execution]:
     """What can be held against DSPy, and the execution. `inputs` are JSON, as a caller sends them."""
-    client, recorder, facts = _Client(bodies), _Recorder(), Facts()
-    outputs = with_reasoning(signature) if module == "chain_of_thought" else signature
+    recorder = _Recorder()
+    outputs = answers_of(signature, module)
     checker = _Checker(outputs)
     runnable = Runnable(
         name="program",
@@ -96,13 +111,17 @@ async def execute(
         run=program,
         model=ALIAS,
     )
-    models = {ALIAS: ModelSettings(model="openai/gpt-4o-mini")}
-    gateway = LanguageModelGateway({ALIAS: client}, models, _Free(), SystemClock(), facts)
-    service = ExecutionService(gateway, recorder, SystemClock(), facts, BOUNDS, "node")
-    execution = await service.predict(
-        runnable, PredictionRequest("default", "request", inputs, size=len(json.dumps(inputs)))
-    )
+    # Typed values are seen only of what is read here, so the long ones are, too.
+    with patch.multiple(repairing, LONGEST=10**9, LONGEST_LITERAL=10**9):
+        execution, wire = await _predict(runnable, inputs, bodies, recorder, HERE)
     assert recorder.recorded == [execution]
+    apart, same_wire = await _predict(runnable, inputs, bodies, _Recorder(), APART)
+    assert (apart.outputs, apart.violations, apart.error) == (
+        execution.outputs,
+        execution.violations,
+        execution.error,
+    )
+    assert same_wire == wire
     shown = json.loads(json.dumps(presenters.prediction(execution)))
     assert shown["outputs"] == execution.outputs or execution.outputs is None
     error = None
@@ -112,4 +131,36 @@ async def execute(
             # Python's own errors, which DSPy lets through.
             error = "RecursionError or ValueError"
     values = None if error else checker.values
-    return Outcome(values, error, tuple(orjson.loads(body) for body in client.wire)), execution
+    return Outcome(values, error, wire), execution
+
+
+async def _predict(
+    runnable: Runnable,
+    inputs: Mapping[str, Any],
+    bodies: Sequence[Mapping[str, Any]],
+    recorder: _Recorder,
+    quick: Quick,
+) -> tuple[Execution, tuple[Any, ...]]:
+    client = _Client(bodies)
+    execution = await predict(runnable, inputs, {ALIAS: client}, recorder, quick)
+    return execution, tuple(orjson.loads(body) for body in client.wire)
+
+
+async def predict(
+    runnable: Runnable,
+    inputs: Mapping[str, Any],
+    clients: Mapping[str, LanguageModelClient],
+    recorder: _Recorder | None = None,
+    quick: Quick = HERE,
+) -> Execution:
+    """One execution with these models, by alias."""
+    clock, facts = SystemClock(), Facts()
+    models = {alias: ModelSettings(model="openai/gpt-4o-mini") for alias in clients}
+    gateway = LanguageModelGateway(clients, models, _Free(), clock, facts)
+    reader = ReplyReader(ReadsHere(), clock, BOUNDS.output_bytes, quick)
+    cached = caches_in_memory()
+    caching = PredictionCaching(cached.predictions, cached.replies, clock)
+    recorder = recorder or _Recorder()
+    service = ExecutionService(gateway, recorder, clock, facts, BOUNDS, "node", reader, caching)
+    asked = PredictionRequest(LOCAL_OPERATOR, "request", inputs, size=len(json.dumps(inputs)))
+    return await service.predict(runnable, asked)

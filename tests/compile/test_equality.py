@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, event, given, note, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from dspex.executions.native.answers import DEEPEST
 from dspex.executions.native.program import load
-from dspex.executions.service import DEEPEST
 from dspex.kit.json import nests_deeper_than
 from dspex.providers.dspy_worker.compile import compile_all
 from dspex.providers.dspy_worker.modules import adapter_of, language_model, module_of, signature_class

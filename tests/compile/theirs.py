@@ -61,6 +61,7 @@ def run(
             values = dict(prediction.items())
         except DSPyError as raised:
             error = type(raised).__name__
-        except (RecursionError, ValueError):
+        except (RecursionError, MemoryError, ValueError):
+            # Python's parser says MemoryError where brackets are nested too deeply for it.
             error = "RecursionError or ValueError"
     return Outcome(values, error, tuple(json.loads(body) for body in wire))

@@ -18,8 +18,8 @@ import pytest
 from dspex.configuration.settings import Settings
 from dspex.executions.records import ExecutionFilter
 from dspex.kit.errors import DspexError, Invalid, Unavailable
-from dspex.storage.dialects import sqlite
 from dspex.storage.opening import open_database
+from dspex.storage.sqlite import file
 from tests.making import execution
 
 ENOUGH = 400
@@ -73,7 +73,7 @@ async def test_a_full_disk_is_reported_and_survived(sqlite_url: str) -> None:
 async def test_a_locked_database_is_reported_and_survived(
     sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(file, "BUSY_TIMEOUT_S", 0.05)
     async with open_database(settings(sqlite_url)) as database:
         other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
         other.execute("BEGIN IMMEDIATE")

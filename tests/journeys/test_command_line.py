@@ -39,6 +39,8 @@ def test_a_signature_runs_without_a_server(tmp_path: Path) -> None:
     assert whole["status"] == "completed"
     listed = json.loads(dspex(tmp_path, "executions", "list", "--json").stdout)
     assert listed[0]["id"] == whole["id"]
+    streamed = dspex(tmp_path, "run", "question -> answer", "question=a", "--stream").stdout
+    assert streamed == f"answer:\n{whole['outputs']['answer']}\n"
     shown = dspex(tmp_path, "executions", "show", whole["id"]).stdout
     assert "[[ ## question ## ]]\na" in shown
 
@@ -49,6 +51,7 @@ def test_a_signature_runs_without_a_server(tmp_path: Path) -> None:
         (("run", "question -> answer: strr", "question=a"), "^"),
         (("run", "question -> answer"), "/inputs/question: is required"),
         (("run", "q: int -> a", "q=x"), "must be an integer"),
+        (("run", "q -> a", "q=1", "--stream", "--json"), "give one of them"),
         (("run", "q -> a", "nonsense"), "write name=value"),
         (("run", "q -> a", "q=1", "--module", "react"), "predict or chain_of_thought"),
         (("run", "q -> a", "q=1", "--model", "none"), "There is no model 'none'"),

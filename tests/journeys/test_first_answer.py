@@ -1,6 +1,7 @@
 """From a file to an answer over HTTP: declared, compiled once, answered by a real endpoint, on record."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -59,7 +60,8 @@ def test_a_second_start_compiles_nothing(tmp_path: Path, simulator: RunningSimul
     # Without a compiler on the machine: what is compiled already must do.
     (tmp_path / "block").mkdir()
     (tmp_path / "block" / "dspy.py").write_text("raise ImportError('dspy is not installed here')")
-    environment = {"PYTHONPATH": str(tmp_path / "block")}
+    others = os.environ.get("PYTHONPATH", "")
+    environment = {"PYTHONPATH": os.pathsep.join(filter(None, [str(tmp_path / "block"), others]))}
     with running_service(tmp_path, declared, environment=environment) as service:
         assert "initializing" not in service.log
         assert service.predict("qa", {"question": "Which?"}).json()["outputs"] == first["outputs"]
@@ -168,12 +170,12 @@ def test_without_configuration_answers_are_simulated_and_it_says_so(tmp_path: Pa
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])  # noqa: S104
-def test_it_does_not_listen_to_others_without_keys(
+def test_it_asks_others_for_keys_and_gives_them_no_simulated_answers(
     tmp_path: Path, simulator: RunningSimulator, host: str
 ) -> None:
-    with running_service(tmp_path, config(simulator.base_url), "--host", host, ready=False) as service:
-        assert service.process.wait(timeout=30) == 1
-        assert "asks for no keys yet" in service.log
+    with running_service(tmp_path, config(simulator.base_url), "--host", host) as service:
+        assert service.predict("qa", {"question": "Which?"}).json()["code"] == "unauthenticated"
+        assert "here is an admin's" in service.log
     with running_service(tmp_path, "", "--host", host, ready=False) as service:
         assert service.process.wait(timeout=30) == 1
         assert "made-up answers" in service.log

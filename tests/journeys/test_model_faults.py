@@ -16,11 +16,13 @@ def service(tmp_path_factory: pytest.TempPathFactory, simulator_process: Running
 - {name: qa, signature: "question -> answer"}
 - {name: dead, model: dead, signature: "question -> answer"}
 - {name: keyless, model: keyless, signature: "question -> answer"}"""
-    models = f"""max_tokens: 1000, timeout_s: 2}}
-    dead: {{model: openai/gpt-4o-mini, api_base: "{dead}"}}
-    keyless: {{model: openai/gpt-4o-mini, env: {keyless}}}"""
+    # One attempt each, and no breaker in the way: each test is about one fault.
+    alone = "retries: {attempts: 1}, breaker: {failures: 1000}"
+    models = f"""max_tokens: 1000, timeout_s: 2, {alone}}}
+    dead: {{model: openai/gpt-4o-mini, api_base: "{dead}", {alone}}}
+    keyless: {{model: openai/gpt-4o-mini, env: {keyless}, {alone}}}"""
     declared = config(simulator_process.base_url, programs).replace("max_tokens: 1000}", models)
-    with running_service(directory, declared) as running:
+    with running_service(directory, declared + 'cache: {policy: {mode: "off"}}\n') as running:
         yield running
 
 

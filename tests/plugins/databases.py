@@ -1,4 +1,4 @@
-"""Databases for tests: a SQLite file each, and one PostgreSQL database a run, empty for each test.
+"""Databases for tests: a SQLite file each, and one PostgreSQL database a process, empty for each test.
 
 Without a PostgreSQL server its tests are skipped, and the last line of the run says so; with CI=true they
 fail.
@@ -25,9 +25,25 @@ _LOCAL = [f"postgresql://{user}@127.0.0.1:5432/test" for user in ("test", "root"
 _missing: set[str] = set()
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["missing"] = sorted(_missing)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What one of several processes had to skip; nothing of one that crashed."""
+    _missing.update(getattr(node, "workeroutput", {}).get("missing", ()))
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _missing and not hasattr(config, "workerinput"):
-        print(f"SKIPPED: {', '.join(sorted(_missing))}; set DSPEX_TEST_POSTGRES_URL to run them.")
+        print(f"SKIPPED: {', '.join(sorted(_missing))}.")
+
+
+def missing(what: str) -> None:
+    """Has the last line of the run say that these tests were skipped, and how to run them."""
+    _missing.add(what)
 
 
 def outside_loop(work: Callable[[], T]) -> T:
@@ -79,7 +95,7 @@ def postgresql_server() -> str:
             return url
     if os.environ.get("CI") == "true":
         pytest.fail("PostgreSQL can't be reached, and CI=true asks for it: set DSPEX_TEST_POSTGRES_URL")
-    _missing.add("the PostgreSQL tests, no server was found")
+    missing("the PostgreSQL tests, no server was found; set DSPEX_TEST_POSTGRES_URL to run them")
     pytest.skip("PostgreSQL can't be reached")
 
 

@@ -9,13 +9,16 @@ from urllib.parse import urlsplit
 
 import pytest
 
-# The one server that may be elsewhere, because somebody said so.
-_ASKED = urlsplit(os.environ.get("DSPEX_TEST_POSTGRES_URL", "")).hostname
+# The servers that may be elsewhere, because somebody said so.
+_ASKED = tuple(
+    urlsplit(os.environ.get(name, "")).hostname
+    for name in ("DSPEX_TEST_POSTGRES_URL", "DSPEX_TEST_REDIS_URL")
+)
 
 
 def is_here(host: object) -> bool:
-    """Whether a host of an address is this machine, or the database that the run was given."""
-    if host in (None, "", "localhost", b"localhost", _ASKED):
+    """Whether a host of an address is this machine, or a server that the run was given."""
+    if host in (None, "", "localhost", b"localhost", *_ASKED):
         return True
     try:
         return ip_address(host.decode() if isinstance(host, bytes) else str(host)).is_loopback

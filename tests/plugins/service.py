@@ -56,14 +56,18 @@ def free_port() -> int:
 @contextlib.contextmanager
 def running_service(
     directory: Path,
-    config: str,
+    config: str | None,
     *arguments: str,
     environment: Mapping[str, str] | None = None,
     python: tuple[str, ...] = (),
     ready: bool = True,
 ) -> Iterator[Service]:
-    """Serves `config` from `directory` on a free port. With `ready` False it does not wait for an answer."""
-    (directory / "dspex.yaml").write_text(config, encoding="utf-8")
+    """Serves `config` from `directory` on a free port, or with None what is there.
+
+    With `ready` False it does not wait for an answer.
+    """
+    if config is not None:
+        (directory / "dspex.yaml").write_text(config, encoding="utf-8")
     port = free_port()
     log_path = directory / f"serve-{port}.log"
     command = [sys.executable, *python, "-m", "dspex", "serve", "--port", str(port), *arguments]

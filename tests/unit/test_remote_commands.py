@@ -1,0 +1,100 @@
+"""Commands that ask a running node: what they send, and what they make of the answers."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
+
+import pytest
+
+from dspex.interfaces.cli.remote import request
+from dspex.kit.errors import Exhausted, Invalid, Unavailable
+from tests.plugins.service import free_port
+
+
+class Node(HTTPServer):
+    """Answers with what it is told and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.status, self.body = 200, b"{}"
+        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Node
+
+    def _answer(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.asked.append((self.command, self.path, headers, body))
+        self.send_response(self.server.status)
+        self.send_header("content-length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    do_GET = do_POST = _answer
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with Node() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_it_asks_the_node_with_the_key(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.body = b'{"state": "open"}'
+    monkeypatch.setenv("DSPEX_URL", node.url + "/")
+    monkeypatch.setenv("DSPEX_API_KEY", "dx_1_secret")
+    assert request("POST", "/v1/breakers/main/open", {}) == {"state": "open"}
+    ((method, path, headers, body),) = node.asked
+    assert (method, path, json.loads(body)) == ("POST", "/v1/breakers/main/open", {})
+    assert headers["authorization"] == "Bearer dx_1_secret"
+    assert headers["content-type"] == "application/json"
+
+
+def test_an_address_that_is_given_wins(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_URL", "http://127.0.0.1:1")
+    assert request("GET", "/health", url=node.url) == {}
+    assert "authorization" not in node.asked[0][2]
+
+
+def test_the_nodes_own_refusal_is_told(node: Node) -> None:
+    node.status = 429
+    node.body = json.dumps({"kind": "exhausted", "code": "lane_full", "detail": "Full."}).encode()
+    with pytest.raises(Exhausted, match="Full") as raised:
+        request("GET", "/x", url=node.url)
+    assert raised.value.code == "lane_full"
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"error": 1}'])
+def test_what_is_no_node_is_called_so(node: Node, body: bytes) -> None:
+    node.status, node.body = 502, body
+    with pytest.raises(Unavailable, match="no DSPex node") as raised:
+        request("GET", "/x", url=node.url)
+    assert raised.value.code == "node_unreachable"
+
+
+def test_an_answer_that_is_not_json_is_no_node_either(node: Node) -> None:
+    node.body = b"<html>"
+    with pytest.raises(Unavailable, match="No DSPex node answers"):
+        request("GET", "/x", url=node.url)
+
+
+def test_nobody_there() -> None:
+    with pytest.raises(Unavailable, match="dspex serve"):
+        request("GET", "/x", url=f"http://127.0.0.1:{free_port()}")
+
+
+def test_only_http_addresses_are_asked() -> None:
+    with pytest.raises(Invalid, match="http"):
+        request("GET", "/etc/passwd", url="file://")
