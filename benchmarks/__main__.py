@@ -17,18 +17,35 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
-from benchmarks import footprint, memory, slow, start, steps, uncached
+from benchmarks import (
+    breaker,
+    cached,
+    footprint,
+    gateway_steps,
+    memory,
+    pool,
+    slow,
+    start,
+    steps,
+    streaming,
+    uncached,
+)
 from benchmarks.bench import Bench, open_bench
 from benchmarks.profile import run_profile
 from benchmarks.results import Outcome, show
 
 PARTS: dict[str, Callable[[Bench], Outcome]] = {
     "uncached": uncached.run,
+    "cached": cached.run,
     "slow": slow.run,
+    "streaming": streaming.run,
+    "breaker": breaker.run,
     "memory": memory.run,
     "start": start.run,
     "parts": steps.run,
+    "steps": gateway_steps.run,
     "footprint": footprint.run,
+    "pool": pool.run,
 }
 PACKAGES = ("dspy", "lm15", "aiohttp", "fastapi", "orjson", "pydantic", "sqlalchemy", "uvicorn", "uvloop")
 RESULTS = Path(__file__).parent / "results.json"

@@ -11,7 +11,18 @@ from urllib.request import urlopen
 import uvloop
 import yaml
 
-from benchmarks.cases import ANSWER, SLOW_CALLERS, SLOW_MS, TRIAGE, Case, Target
+from benchmarks.cases import (
+    ANSWER,
+    DOWN,
+    MANY,
+    MANY_STREAMS,
+    PACES,
+    SLOW_CALLERS,
+    SLOW_MS,
+    TRIAGE,
+    Case,
+    Target,
+)
 from benchmarks.load import ask_once, run_load
 from benchmarks.processes import (
     KEY_VARIABLE,
@@ -67,12 +78,12 @@ class Bench:
         return Server(arguments, port, self.cores.server, log, self.environment | dict(environment or {}))
 
     @contextmanager
-    def serving(self, candidate: str) -> Iterator[Server]:
+    def serving(self, candidate: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
         """Started, ready and warmed up.
 
         DSPex is probed first, as an orchestrator does: the first probe loads the whole interface.
         """
-        with self.start(candidate) as server:
+        with self.start(candidate, environment) as server:
             wait_until_right(server, target(candidate, server.port))
             if candidate == "dspex":
                 probe(server.port)
@@ -139,10 +150,26 @@ def _configuration(lm_port: int) -> dict[str, object]:
             "registry": {
                 "fast": model | {"api_base": f"{url}/v1"},
                 "slow": model | {"api_base": f"{url}/delay/{SLOW_MS}/v1"},
+                **{
+                    pace.name: model | {"api_base": f"{url}{pace.path}/v1", "max_connections": MANY_STREAMS}
+                    for pace in (*PACES, MANY)
+                },
+                # Nothing listens there, and its breaker stays open once it opened.
+                DOWN: model
+                | {
+                    "api_base": f"http://127.0.0.1:{free_port()}/v1",
+                    "retries": {"attempts": 1},
+                    "breaker": {"open_s": 3600},
+                },
             },
         },
         "programs": [
             *({"name": case.name, "signature": case.signature} for case in (ANSWER, TRIAGE)),
             {"name": "slow", "signature": ANSWER.signature, "model": "slow"},
+            *(
+                {"name": pace.name, "signature": ANSWER.signature, "model": pace.name}
+                for pace in (*PACES, MANY)
+            ),
+            {"name": DOWN, "signature": ANSWER.signature, "model": DOWN},
         ],
     }

@@ -3,11 +3,13 @@
 python -m benchmarks.canned_lm PORT
 
 Speaks the OpenAI chat completions protocol over keep-alive connections. A path that starts with /delay/500/
-answers after 500 ms. The answer quotes the case number of the request, so that a mixed-up answer is noticed.
+answers after 500 ms, one with /stream/10/20/ streams ten pieces, one each 20 ms, where a stream is asked for. The
+answer quotes the case number of the request, so that a mixed-up answer is noticed.
 """
 
 import asyncio
 import sys
+import time
 from typing import cast
 
 import uvloop
@@ -67,12 +69,53 @@ class CannedProtocol(asyncio.Protocol):
             return
         self._received = b""
         path = head.split(b" ", 2)[1]
+        if path.startswith(b"/stream/") and b'"stream":true' in received:
+            _, _, pieces, interval_ms, _ = path.split(b"/", 4)
+            self._stream(int(pieces), float(interval_ms) / 1000)
+            return
         response = respond(received)
         if path.startswith(b"/delay/"):
             delay_ms = int(path.split(b"/", 3)[2])
             asyncio.get_running_loop().call_later(delay_ms / 1000, self._transport.write, response)
         else:
             self._transport.write(response)
+
+    def _stream(self, pieces: int, interval_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        first = loop.time()
+        self._transport.write(_STREAM_HEAD)
+
+        def write(number: int) -> None:
+            if self._transport.is_closing():
+                return
+            if number == pieces:
+                self._transport.write(_STREAM_END)
+                return
+            self._transport.write(_piece(b"@%d" % (time.monotonic_ns() // 1000)))
+            loop.call_at(first + (number + 1) * interval_s, write, number + 1)
+
+        loop.call_at(first + interval_s, write, 0)
+
+
+def _piece(content: bytes) -> bytes:
+    """One event in one chunk, as servers send them."""
+    event = _PIECE % content
+    return b"%x\r\n%s\r\n" % (len(event), event)
+
+
+_PIECE = (
+    b'data: {"id":"chatcmpl-benchmark","object":"chat.completion.chunk","created":1700000000,"model":"benchmark",'
+    b'"choices":[{"index":0,"delta":{"content":"%s"},"finish_reason":null}]}\n\n'
+)
+_ENDING = (
+    b'data: {"id":"chatcmpl-benchmark","model":"benchmark","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":200,"completion_tokens":40,"total_tokens":240}}\n\ndata: [DONE]\n\n'
+)
+_STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    + _piece(b"[[ ## answer ## ]]\\n")
+)
+_STREAM_END = b"%x\r\n%s\r\n0\r\n\r\n" % (len(_ENDING), _ENDING)
 
 
 async def serve(port: int) -> None:

@@ -8,8 +8,30 @@ import orjson
 # The slow model, and how many callers wait for it at once.
 SLOW_MS = 500
 SLOW_CALLERS = 256
+# The program whose model never answers.
+DOWN = "down"
+# How many streams are open at once on one core.
+MANY_STREAMS = 1000
 TAG = b"case-"
 TAG_LENGTH = len("case-00000000")
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a model streams: so many pieces, one after the other. `name` is that of its program."""
+
+    name: str
+    pieces: int
+    interval_s: float
+
+    @property
+    def path(self) -> str:
+        """Where the benchmark's model answers so."""
+        return f"/stream/{self.pieces}/{self.interval_s * 1000:g}"
+
+
+PACES = (Pace("short", 10, 0.02), Pace("long", 110, 0.02))
+MANY = Pace("many", 60, 0.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,17 +83,21 @@ TRIAGE = Case(
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a candidate answers a case. `wrapped`: inputs and outputs lie inside a larger document."""
+    """Where a candidate answers a case. `wrapped`: inputs and outputs lie inside a larger document.
+
+    With `repeated` there are only so many different requests, else each one is new.
+    """
 
     candidate: str
     port: int
     path: str
     case: Case
     wrapped: bool = False
+    repeated: int | None = None
 
     def request(self, number: int) -> bytes:
         """A whole HTTP request."""
-        inputs = self.case.inputs(number)
+        inputs = self.case.inputs(self._case(number))
         body = orjson.dumps({"inputs": inputs} if self.wrapped else inputs)
         return (
             f"POST {self.path} HTTP/1.1\r\nhost: 127.0.0.1:{self.port}\r\n"
@@ -82,4 +108,8 @@ class Target:
         if status != 200:
             return False
         document = orjson.loads(body)
-        return bool((document["outputs"] if self.wrapped else document) == self.case.outputs(number))
+        outputs = document["outputs"] if self.wrapped else document
+        return bool(outputs == self.case.outputs(self._case(number)))
+
+    def _case(self, number: int) -> int:
+        return number if self.repeated is None else number % self.repeated

@@ -19,6 +19,7 @@ UNWANTED = (
     "limits",
     "asyncpg",
     "alembic",
+    "sqlalchemy",
     "sentry_sdk",
     "opentelemetry.exporter",
     "genai_prices",

@@ -14,7 +14,8 @@ from statistics import median
 
 from dspex.executions.records import Execution
 from dspex.kit.ids import new_id
-from dspex.storage.dialects import Dialect, Row, dialect_for
+from dspex.storage.batches import Row
+from dspex.storage.dialects import Dialect, dialect_for
 from dspex.storage.execution_writer import ExecutionWriter
 from dspex.storage.migrations import upgrade
 from dspex.storage.sessions import Sessions
@@ -108,7 +109,7 @@ async def run(url: str) -> None:
     for durability in ("normal", "full"):
         for through in ("", "through aiosqlite") if url.startswith("sqlite") else ("",):
             dialect = dialect_for(url, durability)
-            writer = ExecutionWriter(dialect, durability)
+            writer = ExecutionWriter(dialect.batch_writer(executions), dialect.moment, durability)
             if through:
                 writer._writer = ThroughAiosqlite(dialect)
             for callers in (1, 16):

@@ -52,9 +52,12 @@ async def awaited_cpu_us(step: Callable[[int], Awaitable[None]], callers: int, c
 
 async def measure_case(bench: Bench, case: Case) -> dict[str, float]:
     """Microseconds by step. The database must know the compiled programs."""
+    from dspex.access.records import LOCAL_OPERATOR
     from dspex.application.wiring import open_services
     from dspex.configuration.loading import load_settings
-    from dspex.executions.service import PredictionRequest
+    from dspex.executions.native.repairing import Repair
+    from dspex.executions.reading import QUICK
+    from dspex.executions.requests import PredictionRequest
     from dspex.interfaces.shared import presenters
     from dspex.kit.ids import new_id
     from dspex.providers.language_models import openai_chat
@@ -67,7 +70,7 @@ async def measure_case(bench: Bench, case: Case) -> dict[str, float]:
     inputs = case.inputs(1)
     async with open_services(settings) as services:
         runnable = await services.catalog.deployed("default", case.name)
-        request = PredictionRequest("default", new_id(), inputs, len(orjson.dumps(inputs)))
+        request = PredictionRequest(LOCAL_OPERATOR, new_id(), inputs, len(orjson.dumps(inputs)))
         execution = await services.predictions.program(case.name, request)
     program: Any = runnable.run
     stage = program.stages[0]
@@ -76,7 +79,7 @@ async def measure_case(bench: Bench, case: Case) -> dict[str, float]:
     reply = respond(openai_chat.encode(filled)).partition(b"\r\n\r\n")[2]
     headers = {"content-type": "application/json"}
     text = openai_chat.decode(200, headers, reply, "benchmark").text
-    values = stage.parser.parse(text)
+    values = stage.parser.parse(text, Repair())
 
     def judge() -> None:
         outputs_to_json(values)
@@ -87,7 +90,7 @@ async def measure_case(bench: Bench, case: Case) -> dict[str, float]:
         "render the messages": lambda: program.request(stage, typed, {}),
         "encode for the model": lambda: openai_chat.encode(filled),
         "decode the model's reply": lambda: openai_chat.decode(200, headers, reply, "benchmark"),
-        "parse it into values": lambda: stage.parser.parse(text),
+        "parse it into values": lambda: stage.parser.parse(text, Repair(QUICK.seconds)),
         "check constraints, outputs as JSON": judge,
         "present": lambda: orjson.dumps(presenters.prediction(execution)),
     }

@@ -1,4 +1,6 @@
-"""What one would write by hand: FastAPI, typed bodies, `dspy.Predict(...).acall`. Caches and history are off.
+"""What one would write by hand: FastAPI, typed bodies, `dspy.Predict(...).acall`. History is off.
+
+Caches are off as well, but for /cached, which has DSPy's own in memory.
 
 python -m benchmarks.servers.dspy_server PORT LM_PORT
 """
@@ -63,20 +65,24 @@ def tuned_model(url: str) -> dspy.LM:
 
 def create_app(lm_port: int) -> FastAPI:
     url = f"http://127.0.0.1:{lm_port}"
-    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=False)
-    lm = dspy.LM(
-        "openai/benchmark",
-        api_base=f"{url}/v1",
-        api_key="benchmark",
-        cache=False,
-        temperature=0.0,
-        max_tokens=1000,
+    dspy.configure_cache(enable_disk_cache=False, enable_memory_cache=True)
+    lm, caching = (
+        dspy.LM(
+            "openai/benchmark",
+            api_base=f"{url}/v1",
+            api_key="benchmark",
+            cache=cache,
+            temperature=0.0,
+            max_tokens=1000,
+        )
+        for cache in (False, True)
     )
     dspy.configure(lm=lm, disable_history=True)
-    answer, slow, tuned = (dspy.Predict("question -> answer") for _ in range(3))
+    answer, slow, tuned, cached = (dspy.Predict("question -> answer") for _ in range(4))
     triage = dspy.Predict(Triage)
     slow.lm = tuned_model(f"{url}/delay/{SLOW_MS}/v1")
     tuned.lm = tuned_model(f"{url}/v1")
+    cached.lm = caching
     app = FastAPI()
 
     @app.post("/answer")
@@ -95,6 +101,10 @@ def create_app(lm_port: int) -> FastAPI:
     @app.post("/tuned")
     async def answer_tuned(body: Question) -> Answer:
         return Answer(answer=(await tuned.acall(question=body.question)).answer)
+
+    @app.post("/cached")
+    async def answer_again(body: Question) -> Answer:
+        return Answer(answer=(await cached.acall(question=body.question)).answer)
 
     return app
 
