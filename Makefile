@@ -4,9 +4,6 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-# Test-only servers; see CONTRIBUTING.md.
-export DSPEX_TEST_POSTGRES_URL ?=
-export DSPEX_TEST_REDIS_URL ?=
 
 .PHONY: run test lint types contracts bench locks clean
 
@@ -49,8 +46,8 @@ contracts: $(VENV)/.dev
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 locks:
 	$(LOCK) pyproject.toml -o locks/serve.txt
-	$(LOCK) pyproject.toml --extra dspy --extra postgres --group build -o locks/run.txt
-	$(LOCK) pyproject.toml --extra dspy --extra postgres --group dev -o locks/dev.txt
+	$(LOCK) pyproject.toml --extra dspy --extra jobs --extra data --extra postgres --extra redis --extra otlp --extra sentry --group build -o locks/run.txt
+	$(LOCK) pyproject.toml --extra dspy --extra jobs --extra data --extra postgres --extra redis --extra otlp --extra sentry --group dev -o locks/dev.txt
 
 clean:
 	rm -rf $(VENV) .dspex build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
