@@ -122,6 +122,7 @@ async def test_jobs_wait_by_priority_and_age_in_queues_that_are_not_paused(store
 
 async def test_it_says_whether_there_is_anything_to_do(store: JobStore) -> None:
     assert not await store.unfinished()
+    assert not await store.recorded()
     running = await begun(store, job("1"))
     assert await store.unfinished()
     assert not await store.overdue(since=NOON + minutes(1))
@@ -136,6 +137,7 @@ async def test_it_says_whether_there_is_anything_to_do(store: JobStore) -> None:
     assert waiting is not None
     assert await store.change(waiting, rules.cancelled(waiting, NOON))
     assert not await store.unfinished()
+    assert await store.recorded()
 
 
 async def test_a_list_is_filtered_and_paged_from_the_newest(store: JobStore) -> None:

@@ -9,7 +9,7 @@ EVERY_S = 5.0
 
 
 class JobCounts:
-    """Whoever never had a job is asked whether there is one, which costs next to nothing."""
+    """Whoever never had a job is asked whether there is one, which needs no SQLAlchemy."""
 
     def __init__(self, jobs: JobStore) -> None:
         self._jobs = jobs
@@ -21,7 +21,7 @@ class JobCounts:
 
     async def look(self) -> None:
         """Raises Unavailable."""
-        if not self._counted and not await self._jobs.unfinished():
+        if not self._counted and not await self._jobs.recorded():
             return
         counted: Counter[tuple[str, str]] = Counter()
         for one in await self._jobs.counts(None):

@@ -54,6 +54,10 @@ class JobStore(Changes, Protocol):
         """Whether there is any job that is not over."""
         ...
 
+    async def recorded(self) -> bool:
+        """Whether there is any job, over or not."""
+        ...
+
     async def running(self) -> Sequence[Job]:
         """Those that have been begun, of all projects, without payloads."""
         ...

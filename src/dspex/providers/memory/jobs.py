@@ -72,6 +72,9 @@ class MemoryJobs:
     async def unfinished(self) -> bool:
         return any(one.completed_at is None for one in self.rows.values())
 
+    async def recorded(self) -> bool:
+        return bool(self.rows)
+
     async def running(self) -> Sequence[Job]:
         return [replace(one, payload={}, result=None) for one in self.rows.values() if one.state == "running"]
 

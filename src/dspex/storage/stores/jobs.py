@@ -109,6 +109,9 @@ class StoredJobs:
     async def unfinished(self) -> bool:
         return await self._any(sa.select(_table.id).where(NOT_OVER))
 
+    async def recorded(self) -> bool:
+        return await self._any(sa.select(_table.id))
+
     async def _any(self, query: "sa.Select[Any]") -> bool:
         async with self._sessions.reading() as session:
             return (await session.execute(query.limit(1))).first() is not None
