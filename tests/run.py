@@ -15,6 +15,9 @@ STEPS = (
     ("import contracts", ["lint-imports"]),
 )
 
+# pytest's exit code when it ran to the end.
+SOME_FAILED = 1
+
 
 def main() -> int:
     for name, command in STEPS:
@@ -38,7 +41,18 @@ def main() -> int:
         "--no-loadscope-reorder",
         *sys.argv[1:],
     ]
-    return subprocess.run(tests, check=False).returncode
+    code = subprocess.run(tests, check=False).returncode
+    return alone() if code == SOME_FAILED else code
+
+
+def alone() -> int:
+    """What failed once more, without another test beside it: some faults need a machine that keeps up.
+
+    What fails again is broken. What passes is named: it waits too little somewhere, and wants mending.
+    """
+    print("\nOnce more, alone. What passes now is unsteady: find out what it does not wait for.", flush=True)
+    again = [sys.executable, "-m", "pytest", "--last-failed", "--last-failed-no-failures=none", "--maxfail=1"]
+    return subprocess.run([*again, "-rp"], check=False).returncode
 
 
 if __name__ == "__main__":
