@@ -1,4 +1,4 @@
-"""The datasets service, and datasets of the configuration file: versions in the database, once for each content."""
+"""Datasets of the configuration file: versions in the database, once for each content."""
 
 import asyncio
 import hashlib
@@ -8,22 +8,14 @@ import structlog
 
 from dspex.access.audit import Audit
 from dspex.access.records import FILE, Author
-from dspex.configuration.settings import DatasetEntry, Limits, Settings
+from dspex.configuration.settings import DatasetEntry, Settings
 from dspex.datasets.columns import columns_of
-from dspex.datasets.records import Bounds, NewDataset
+from dspex.datasets.records import NewDataset
 from dspex.datasets.rules import format_of
 from dspex.datasets.service import Datasets
-from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Invalid, Missing
-from dspex.providers.dataset_files.loader import FileLoader
-from dspex.storage.opening import Database
 
 log = structlog.get_logger(__name__)
-
-
-def datasets_on(database: Database, limits: Limits, clock: Clock) -> Datasets:
-    bounds = Bounds(limits.dataset_rows, limits.dataset_bytes, limits.dataset_row_bytes)
-    return Datasets(database.datasets, FileLoader(), clock, bounds)
 
 
 async def declare_datasets(

@@ -5,19 +5,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import structlog
 
 from dspex.access.ports import AuditStore
 from dspex.configuration.settings import Retention
-from dspex.datasets.ports import DatasetStore
-from dspex.executions.feedback.ports import FeedbackStore
 from dspex.executions.ports import ExecutionStore, Nodes
 from dspex.gateway.ports import BudgetLedger
 from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Unavailable
 from dspex.kit.ids import id_at
 from dspex.kit.signals import Signals
+
+if TYPE_CHECKING:
+    from dspex.datasets.ports import DatasetStore
+    from dspex.executions.feedback.ports import FeedbackStore
 
 log = structlog.get_logger(__name__)
 BEAT_S = 5.0
@@ -53,8 +56,8 @@ class Maintenance:
         node: str,
         *,
         audit: AuditStore,
-        datasets: DatasetStore,
-        feedback: FeedbackStore,
+        datasets: "DatasetStore",
+        feedback: "FeedbackStore",
         chores: Sequence[Chore] = (),
     ) -> None:
         self._executions = executions

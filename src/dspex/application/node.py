@@ -14,11 +14,11 @@ import structlog
 
 from dspex.access.records import CLI, DEFAULT_PROJECT, LOCAL, Author
 from dspex.application.declaring import declare
-from dspex.application.declaring_datasets import datasets_on, declare_datasets
 from dspex.application.foundation import Foundation, open_foundation
 from dspex.application.hardening import keep_descriptors
 from dspex.application.observing import hide_secrets
 from dspex.application.preparing import prepare
+from dspex.application.seldom import declare_datasets
 from dspex.application.source import Source, to_text
 from dspex.application.wiring import services_on
 from dspex.application.work_processes import WorkProcesses
@@ -184,13 +184,7 @@ class Node:
         after = await self._built(foundation, settings)
         try:
             # Before the programs: a version of a dataset more changes nobody's answers, should the rest be refused.
-            await declare_datasets(
-                datasets_on(foundation.database, settings.limits, foundation.clock),
-                settings,
-                DEFAULT_PROJECT,
-                self._source.directory,
-                foundation.audit,
-            )
+            await declare_datasets(foundation, settings, self._source.directory)
             await declare(
                 foundation.programs,
                 foundation.python_signatures,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from dspex.access.records import DEFAULT_PROJECT, LOCAL, Author
 from dspex.application.declaring import declare
-from dspex.application.declaring_datasets import datasets_on, declare_datasets
 from dspex.application.foundation import Foundation
+from dspex.application.seldom import declare_datasets
 from dspex.configuration.settings import Settings
 
 _FIRST_KEY = """\
@@ -24,8 +24,7 @@ Lost it? On this machine `dspex keys create NAME --role admin` makes another, `d
 
 async def prepare(foundation: Foundation, settings: Settings, directory: Path) -> None:
     """Raises what `declare` and `declare_datasets` do, and Unavailable."""
-    datasets = datasets_on(foundation.database, settings.limits, foundation.clock)
-    await declare_datasets(datasets, settings, DEFAULT_PROJECT, directory, foundation.audit)
+    await declare_datasets(foundation, settings, directory)
     await declare(
         foundation.programs,
         foundation.python_signatures,

@@ -4,25 +4,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from dspex.application.declaring_datasets import datasets_on
+from dspex.application import seldom
 from dspex.application.foundation import Foundation, open_foundation
 from dspex.configuration.models import ModelSettings
 from dspex.configuration.settings import Settings
-from dspex.executions.background.service import Background
-from dspex.executions.batches.records import BatchBounds
-from dspex.executions.batches.service import Batches
 from dspex.executions.caching import PredictionCaching
 from dspex.executions.embedding import Embeddings
-from dspex.executions.feedback.service import Feedbacks
-from dspex.executions.pool_runner import PoolRunner
 from dspex.executions.predictions import Predictions
 from dspex.executions.reading import ReplyReader
 from dspex.executions.requests import Bounds
 from dspex.executions.service import ExecutionService
 from dspex.gateway.service import LanguageModelGateway
 from dspex.interfaces.shared.services import Services
+from dspex.kit.later import later
 from dspex.providers.language_models.registry import build_clients, build_embedders
-from dspex.providers.language_models.spellings import Lm15Spellings
 from dspex.providers.prices import GenaiPrices
 from dspex.providers.python_code import code_digest
 
@@ -69,14 +64,13 @@ async def services_on(foundation: Foundation, settings: Settings) -> AsyncIterat
         ReplyReader(foundation.reading, clock, limits.output_bytes),
         PredictionCaching(answers.predictions, answers.replies, clock),
         settings.cache.policy,
-        PoolRunner(foundation.pools, gateway, Lm15Spellings(), clock, facts),
+        later(lambda: seldom.pool_runner(foundation, gateway)),
     )
     predictions = Predictions(foundation.catalog, foundation.adhoc, foundation.signatures, executions, models)
-    batches = settings.jobs.batch
     embeddings = Embeddings(
         gateway, database.recorder, clock, facts, bounds, foundation.node, settings.cache.policy
     )
-    datasets = datasets_on(database, limits, clock)
+    datasets = later(lambda: seldom.datasets(database, limits, clock))
     foundation.in_flight.append(executions_in_flight := lambda: executions.in_flight + embeddings.in_flight)
     try:
         yield Services(
@@ -85,18 +79,10 @@ async def services_on(foundation: Foundation, settings: Settings) -> AsyncIterat
             started_at=foundation.started_at,
             catalog=foundation.catalog,
             predictions=predictions,
-            background=Background(
-                predictions, foundation.jobs, database.background, database.executions, clock
-            ),
-            batches=Batches(
-                predictions,
-                foundation.jobs,
-                database.batches,
-                clock,
-                BatchBounds(batches.items, batches.concurrency),
-            ),
+            background=later(lambda: seldom.background(foundation, predictions)),
+            batches=later(lambda: seldom.batches(foundation, settings, predictions)),
             datasets=datasets,
-            feedback=Feedbacks(database.feedback, database.executions, database.programs, datasets, clock),
+            feedback=later(lambda: seldom.feedback(foundation, datasets)),
             jobs=foundation.jobs,
             embeddings=embeddings,
             idempotency=foundation.idempotency,

@@ -11,6 +11,6 @@ class Access(BaseModel):
     `open` asks nobody, wherever it listens: for a proxy that knows its callers.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     mode: Literal["auto", "required", "open"] = "auto"

@@ -16,7 +16,7 @@ Count = Annotated[int, Field(ge=1, le=1_000_000)]
 class AlertThresholds:
     """A program's own; None: the node's. See AlertSettings."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(defer_build=True, extra="forbid")
 
     slow_execution_s: Seconds | None = None
     slow_pool_call_s: Seconds | None = None
@@ -30,7 +30,7 @@ class WebhookSettings(BaseModel):
     Private addresses are refused unless `allow_private`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     url: ApiBase
     secret_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
@@ -44,7 +44,7 @@ class AlertSettings(BaseModel):
     `error_rate_executions` at least. What lasts is told again after `remind_s`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     enabled: bool = True
     slow_execution_s: Seconds = 5.0

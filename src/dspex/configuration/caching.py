@@ -23,7 +23,7 @@ class CachePolicy:
     may be while the model can't be reached.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(defer_build=True, extra="forbid")
 
     mode: Annotated[CacheMode, BeforeValidator(_word)] = "on"
     max_age_s: Seconds | None = None
@@ -44,7 +44,7 @@ class CacheBounds(BaseModel):
     `entry_bytes` and `ttl_s` hold for Redis as well.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     entries: Annotated[int, Field(ge=1, le=100_000_000)] = 10_000
     memory_bytes: Annotated[int, Field(ge=1024)] = 1024**3

@@ -8,7 +8,7 @@ QueueName = Literal["default", "optimization", "llm_calls", "embeddings", "clean
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
 
 class CompletionWebhooks(_Section):

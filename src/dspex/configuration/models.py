@@ -57,7 +57,7 @@ class Pricing(BaseModel):
     What chat models write has a price as well.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     input_per_million: Annotated[float, Field(ge=0)]
     output_per_million: Annotated[float, Field(ge=0)] | None = None
@@ -94,7 +94,7 @@ class EmbeddingSettings(BaseModel):
     provider's answers: base64 is a quarter of the size, float is understood everywhere.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     dimensions: Annotated[int, Field(ge=1, le=MOST_DIMENSIONS)] | None = None
     batch_texts: Annotated[int, Field(ge=1, le=2048)] = 256
@@ -111,7 +111,7 @@ class ModelSettings(BaseModel):
     embedding model has none, since another one's vectors mean something else.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True, protected_namespaces=())
 
     model: Annotated[str, Field(min_length=1, max_length=300)]
     model_type: ModelType = "chat"
@@ -159,7 +159,7 @@ def option_advice(name: str) -> str:
 
 
 class ModelRegistry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     default: str
     registry: dict[str, ModelSettings]

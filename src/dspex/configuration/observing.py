@@ -8,7 +8,7 @@ from dspex.configuration.models import ApiBase
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
 
 class MetricsSettings(_Section):

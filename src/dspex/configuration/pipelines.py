@@ -58,7 +58,9 @@ StateSource = Annotated[Any, PlainValidator(_state), WithJsonSchema({"anyOf": [_
 
 
 class _Form(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        defer_build=True, extra="forbid", frozen=True, strict=True, protected_namespaces=()
+    )
 
 
 class StepEntry(_Form):

@@ -20,7 +20,7 @@ class PoolSettings(BaseModel):
     hidden from it. Requests of one session go to one worker where they can (`hint`) or always (`strict`).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     workers: Annotated[int, Field(ge=1, le=64)] = 2
     concurrency: Annotated[int, Field(ge=1, le=256)] = 32

@@ -33,7 +33,7 @@ ProgramName = Annotated[str, Field(pattern=PROGRAM_NAME)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
 
 class Server(_Section):

@@ -12,7 +12,7 @@ Count = Annotated[int, Field(ge=1, le=10**12)]
 class RateLimit:
     """Model calls, and tokens of prompts and replies together, in any minute; None: no limit."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(defer_build=True, extra="forbid")
 
     requests_per_minute: Count | None = None
     tokens_per_minute: Count | None = None
@@ -22,7 +22,7 @@ class RateLimit:
 class Budget:
     """US dollars for model calls in a day or month (UTC), or in all."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
+    __pydantic_config__ = ConfigDict(defer_build=True, extra="forbid")
 
     usd: Annotated[float, Field(gt=0, le=10**9)]
     per: Literal["day", "month", "total"] = "month"

@@ -16,7 +16,7 @@ from dspex.signatures.samples import sample_field
 
 
 class Fault(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     kind: Literal["unavailable", "exhausted", "timeout", "internal"]
     message: str = "a scripted fault"
@@ -26,7 +26,7 @@ class Fault(BaseModel):
 class Rule(BaseModel):
     """Answers inputs that have all the values of `when`; the first rule that fits wins."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     when: dict[str, Any] = Field(default_factory=dict)
     outputs: dict[str, Any] = Field(default_factory=dict)
@@ -36,7 +36,7 @@ class Rule(BaseModel):
 class Script(BaseModel):
     """`outputs` are fixed values; fields without one get a value that depends on the inputs alone."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     outputs: dict[str, Any] = Field(default_factory=dict)
     rules: tuple[Rule, ...] = ()

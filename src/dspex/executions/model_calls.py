@@ -28,7 +28,7 @@ T = TypeVar("T")
 class ModelCall:
     """`alias` is None where a program made its own `dspy.LM`: `model` says which, as DSPy spells it."""
 
-    __pydantic_config__ = ConfigDict(extra="ignore", strict=False)
+    __pydantic_config__ = ConfigDict(defer_build=True, extra="ignore", strict=False)
 
     model: str
     alias: str | None = None
@@ -44,7 +44,7 @@ class ModelCall:
 class EmbeddingCall:
     """`model` as a program's `dspy.Embedder` spells it."""
 
-    __pydantic_config__ = ConfigDict(extra="ignore", strict=False)
+    __pydantic_config__ = ConfigDict(defer_build=True, extra="ignore", strict=False)
 
     model: str
     texts: tuple[str, ...]

@@ -12,7 +12,7 @@ from dspex.kit.errors import Invalid, Problem
 class Parameters(TypedDict, total=False):
     """`rollout_id` tells repeated samples of one request apart; it is not sent to the provider."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(defer_build=True, extra="forbid", strict=True)  # type: ignore[misc]
 
     temperature: Annotated[float, Field(ge=0, le=2)]
     max_tokens: Annotated[int, Field(ge=1, le=10_000_000)]

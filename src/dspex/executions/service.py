@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -23,7 +23,6 @@ from dspex.executions.native.pipeline_runner import PipelineRun
 from dspex.executions.native.program import CompiledProgram, Stage
 from dspex.executions.outcomes import Outcome, recorded_error
 from dspex.executions.parameters import check_parameters
-from dspex.executions.pool_runner import PoolRunner
 from dspex.executions.pooled import PooledProgram
 from dspex.executions.ports import Keeper, Recorder
 from dspex.executions.reading import ReplyReader
@@ -39,6 +38,9 @@ from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Exhausted, Invalid, Problem, TimedOut, Unavailable
 from dspex.kit.facts import Facts
 from dspex.kit.ids import new_id
+
+if TYPE_CHECKING:
+    from dspex.executions.pool_runner import PoolRunner
 
 log = structlog.get_logger(__name__)
 GRACE_S = 0.25
@@ -64,7 +66,7 @@ class ExecutionService:
         reader: ReplyReader,
         caching: PredictionCaching,
         cache: CachePolicy = CACHED,
-        pools: PoolRunner | None = None,
+        pools: "PoolRunner | None" = None,
     ) -> None:
         self._gateway = gateway
         self._reader = reader

@@ -19,7 +19,7 @@ Times = Annotated[int, Field(ge=1, le=100)]
 class _Config(BaseModel):
     """`pool` is where it runs. An `idempotent` one is run again when its worker dies under it."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", strict=True)
 
     pool: PoolName | None = None
     idempotent: bool | None = None

@@ -3,13 +3,10 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dspex.access.ports import AuditStore, KeyStore
 from dspex.configuration.settings import Settings
-from dspex.datasets.ports import DatasetStore
-from dspex.executions.background.ports import BackgroundStore
-from dspex.executions.batches.ports import BatchStore
-from dspex.executions.feedback.ports import FeedbackStore
 from dspex.executions.ports import ExecutionAnalytics, ExecutionStore, Nodes
 from dspex.gateway.ports import BudgetLedger
 from dspex.jobs.ports import JobStore
@@ -19,6 +16,12 @@ from dspex.storage.execution_writer import ExecutionWriter
 from dspex.storage.migrations import ensure_current
 from dspex.storage.signals import SignalStore
 from dspex.storage.sqlite.file import is_sqlite
+
+if TYPE_CHECKING:
+    from dspex.datasets.ports import DatasetStore
+    from dspex.executions.background.ports import BackgroundStore
+    from dspex.executions.batches.ports import BatchStore
+    from dspex.executions.feedback.ports import FeedbackStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +39,10 @@ class Database:
     keys: KeyStore
     audit: AuditStore
     jobs: JobStore
-    background: BackgroundStore
-    batches: BatchStore
-    datasets: DatasetStore
-    feedback: FeedbackStore
+    background: "BackgroundStore"
+    batches: "BatchStore"
+    datasets: "DatasetStore"
+    feedback: "FeedbackStore"
     signals: SignalStore
     analytics: ExecutionAnalytics
     recorder: ExecutionWriter

@@ -26,7 +26,7 @@ class DspyCli(BaseModel):
     `programs` have an address of their own, POST /NAME; `notes` tell what is not as with dspy-cli.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
 
     app_id: str = "DSPy API"
     description: str | None = None

@@ -3,17 +3,14 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from dspex.access.audit import Audit
 from dspex.access.authentication import Authenticator
 from dspex.access.service import Keys
 from dspex.configuration.settings import Settings
-from dspex.datasets.service import Datasets
-from dspex.executions.background.service import Background
-from dspex.executions.batches.service import Batches
 from dspex.executions.catalog import Catalog
 from dspex.executions.embedding import Embeddings
-from dspex.executions.feedback.service import Feedbacks
 from dspex.executions.idempotency import Idempotency
 from dspex.executions.ports import ExecutionAnalytics, ExecutionReader, Nodes, PoolsView
 from dspex.executions.predictions import Predictions
@@ -32,6 +29,13 @@ from dspex.programs.python_signatures import PythonSignatures
 from dspex.programs.service import ProgramService
 from dspex.signatures.service import SignatureService
 
+if TYPE_CHECKING:
+    # Made later, by `kit.later`.
+    from dspex.datasets.service import Datasets
+    from dspex.executions.background.service import Background
+    from dspex.executions.batches.service import Batches
+    from dspex.executions.feedback.service import Feedbacks
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
@@ -48,10 +52,10 @@ class Services:
     started_at: datetime
     catalog: Catalog
     predictions: Predictions
-    background: Background
-    batches: Batches
-    datasets: Datasets
-    feedback: Feedbacks
+    background: "Background"
+    batches: "Batches"
+    datasets: "Datasets"
+    feedback: "Feedbacks"
     jobs: Jobs
     embeddings: Embeddings
     idempotency: Idempotency
