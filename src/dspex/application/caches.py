@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OpenCaches:
+    """The caches of a node, by what they keep."""
+
     replies: Answers[KeptReply]
     predictions: Answers[KeptPrediction]
     vectors: Answers[KeptVector]

@@ -18,7 +18,6 @@ from dspex.kit import json
 from dspex.kit.errors import Conflict, DspexError, Invalid, Missing
 from dspex.programs.definitions import choose_model, define
 from dspex.programs.kinds import is_reference
-from dspex.programs.pipelines.reading import define_pipeline
 from dspex.programs.python_signatures import PythonSignatures
 from dspex.programs.records import Definition, Program, ProgramSettings, Version, WantedExecutor
 from dspex.programs.rules import definition_digest, is_awaited
@@ -126,6 +125,9 @@ def definition_of(entry: ProgramEntry, settings: Settings, directory: Path) -> D
 
         code = partial(code_digest, roots=settings.code_roots)
         if entry.pipeline is not None:
+            # Imported here: nodes without pipelines start without them.
+            from dspex.programs.pipelines.reading import define_pipeline
+
             return define_pipeline(
                 _with_states(entry.pipeline, directory),
                 settings.models,

@@ -31,6 +31,8 @@ from dspex.storage.opening import Database
 
 @dataclass(frozen=True, slots=True)
 class GatewayParts:
+    """What the steps of the gateway are made of, once for each process."""
+
     clock: Clock
     answers: OpenCaches
     flights: SingleFlight

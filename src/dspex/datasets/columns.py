@@ -36,6 +36,8 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Column:
+    """Where a field comes from."""
+
     field: str
     column: str
     type: CellType | None = None

@@ -59,6 +59,8 @@ class Loan:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
+    """What an account has spent and set aside."""
+
     account: Account
     limit: int
     spent: int

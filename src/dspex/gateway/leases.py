@@ -62,6 +62,8 @@ class _Held:
 
 @dataclass(frozen=True, slots=True)
 class _Refused:
+    """A block the ledger had no room for: whoever asks for as much again is refused without asking it."""
+
     amount: int
     limit: int
     until: float

@@ -17,6 +17,8 @@ CacheLevel = Literal["memory", "redis", "flight"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    """One message of a chat."""
+
     role: Role
     content: str
 

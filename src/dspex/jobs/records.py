@@ -96,11 +96,15 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
+    """Over, with what came of it."""
+
     result: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
+    """Over, and why."""
+
     error: JobError
 
 

@@ -24,6 +24,8 @@ RECENT = 200
 
 @dataclass(slots=True)
 class _Lasting:
+    """An alert, and when it was told of last."""
+
     alert: Alert
     told: float
 

@@ -21,6 +21,8 @@ OURS_BY_CODE = frozenset({"lm_rate_limited"})
 
 @dataclass(slots=True)
 class _Step:
+    """What ended within one step of the window."""
+
     number: int
     ended: int = 0
     failed: int = 0
@@ -118,6 +120,8 @@ class Finding:
 
 @dataclass(slots=True)
 class _Watched:
+    """A program with thresholds."""
+
     window: Window
     own: AlertThresholds | None
     thresholds: Thresholds

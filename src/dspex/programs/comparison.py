@@ -47,6 +47,8 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class _Predictor:
+    """What optimizers change of one predictor."""
+
     instructions: str | None
     demos: tuple[Any, ...]
 

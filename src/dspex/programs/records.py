@@ -117,6 +117,8 @@ class ProgramSettings:
 
 @dataclass(frozen=True, slots=True)
 class Program:
+    """A name with versions, one of which may be deployed."""
+
     id: str
     project: str
     name: str

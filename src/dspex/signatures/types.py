@@ -14,11 +14,15 @@ Constraint = int | float | str
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
+    """A type without parts."""
+
     name: ScalarName
 
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
+    """Any number of one type."""
+
     item: "FieldType"
 
 
@@ -45,6 +49,8 @@ class LiteralOf:
 
 @dataclass(frozen=True, slots=True)
 class ObjectField:
+    """A member of an object."""
+
     name: str
     type: "FieldType"
     required: bool = True

@@ -18,6 +18,8 @@ AGAIN_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class StoredSignal:
+    """As it lies in the table."""
+
     id: int
     node: str
     topic: str

@@ -34,6 +34,8 @@ CANCELLED: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class _Started:
+    """When and under which span an attempt began."""
+
     at: datetime
     monotonic: float
     span: TraceContext | None

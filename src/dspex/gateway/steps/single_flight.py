@@ -28,6 +28,8 @@ class _Landed:
 
 @dataclass(frozen=True, slots=True)
 class _Flight:
+    """A call that others wait for."""
+
     leader: CallContext
     landed: "asyncio.Future[_Landed]" = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()

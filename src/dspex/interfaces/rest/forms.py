@@ -76,13 +76,13 @@ SignatureForm = Annotated[
 class Strict(BaseModel):
     """Unknown members are mistakes; types are taken as JSON has them."""
 
-    model_config = ConfigDict(defer_build=True, extra="forbid", protected_namespaces=(), strict=True)
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), strict=True)
 
 
 class Query(BaseModel):
     """A query string: unknown parameters are mistakes, text is read as what is wanted."""
 
-    model_config = ConfigDict(defer_build=True, extra="forbid")
+    model_config = ConfigDict(extra="forbid")
 
 
 class Paged(Query):
@@ -108,7 +108,7 @@ class CachePolicyForm(TypedDict, total=False):
     it may be while the model can't be reached.
     """
 
-    __pydantic_config__ = ConfigDict(defer_build=True, extra="forbid", strict=True)  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
 
     mode: CacheMode
     max_age_s: Seconds | None
@@ -122,7 +122,7 @@ def policy_of(form: CachePolicyForm) -> CachePolicy:
 class CompletionWebhook(TypedDict):
     """Who is told when work in the background is over."""
 
-    __pydantic_config__ = ConfigDict(defer_build=True, extra="forbid", strict=True)  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
 
     url: WebhookUrl
 
@@ -130,7 +130,7 @@ class CompletionWebhook(TypedDict):
 class ProgramPrediction(TypedDict, total=False):
     """The body of POST /v1/programs/{name}/predict."""
 
-    __pydantic_config__ = ConfigDict(defer_build=True, extra="forbid", strict=True)  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
 
     inputs: dict[str, Any]
     parameters: dict[str, Any]
@@ -147,7 +147,7 @@ class ProgramPrediction(TypedDict, total=False):
 class Prediction(ProgramPrediction, total=False):
     """The body of POST /v1/predict."""
 
-    __pydantic_config__ = ConfigDict(defer_build=True, extra="forbid", strict=True)  # type: ignore[misc]
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[misc]
 
     program: Label
     signature: SignatureForm

@@ -47,6 +47,8 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Services:
+    """One running node. A reload makes new ones on the same foundation."""
+
     settings: Settings
     clock: Clock
     started_at: datetime

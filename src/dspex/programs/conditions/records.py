@@ -11,6 +11,8 @@ Value = str | int | float | bool | None | tuple["Value", ...]
 
 @dataclass(frozen=True, slots=True)
 class Constant:
+    """A value as it is written."""
+
     value: Value
     at: int
 
@@ -25,12 +27,16 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Length:
+    """`len(...)`."""
+
     of: "Node"
     at: int
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
+    """`not ...`."""
+
     of: "Node"
     at: int
 
@@ -46,6 +52,8 @@ class Junction:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
+    """`left operator right`."""
+
     left: "Node"
     operator: Comparison
     right: "Node"

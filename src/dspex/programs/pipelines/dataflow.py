@@ -17,6 +17,8 @@ _ABSENT: Final = object()
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
+    """Stands for the outputs of a step that did not run."""
+
     reason: str
 
 

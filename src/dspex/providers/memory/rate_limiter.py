@@ -78,6 +78,8 @@ class MemoryRateLimiter:
 
 @dataclass(frozen=True, slots=True)
 class MemoryReservation:
+    """`gateway.ports.Reservation`."""
+
     limiter: MemoryRateLimiter
     charges: Sequence[Charge]
     second: int
