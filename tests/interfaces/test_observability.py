@@ -176,3 +176,26 @@ async def test_a_request_and_its_execution_are_one_trace() -> None:
     assert (request.name, run.name) == ("POST /v1/programs/{name}/predict", "execute qa")
     assert request.trace.trace_id == run.trace.trace_id == "4bf92f3577b34da6a3ce929d0e0e4736"
     assert (request.trace.parent_id, run.trace.parent_id) == ("00f067aa0ba902b7", request.trace.span_id)
+
+
+async def test_a_program_that_was_made_here_has_alert_thresholds_of_its_own() -> None:
+    node = TestNode()
+    async with node.client() as client:
+        made = await mock_program(client, "strict", alerts={"slow_execution_s": 1e-9})
+        assert made["alerts"] == {
+            "slow_execution_s": 1e-9,
+            "slow_pool_call_s": None,
+            "error_rate": None,
+            "error_rate_executions": None,
+        }
+        assert (await mock_program(client, "usual"))["alerts"] is None
+        for name in ("strict", "usual"):
+            asked = await client.post(f"/v1/programs/{name}/predict", json={"inputs": {"question": "?"}})
+            assert asked.status_code == 200
+        node.alerts.look()
+        found = (await client.get("/v1/alerts")).json()["data"]
+        assert [(one["rule"], one["program"]) for one in found] == [("slow_execution", "strict")]
+        bad = await client.post(
+            "/v1/programs", json={"name": "x", "signature": "q -> a", "alerts": {"error_rate": 2}}
+        )
+        assert (bad.status_code, bad.json()["errors"][0]["pointer"]) == (422, "/alerts/error_rate")

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from dspex.access.records import Principal
 from dspex.access.rules import may
+from dspex.configuration.alerting import AlertThresholds
 from dspex.configuration.pipelines import PipelineEntry, kind_complaint
 from dspex.configuration.settings import PROGRAM_NAME
 from dspex.configuration.spending import Budget, RateLimit
@@ -67,6 +68,7 @@ class NewProgram(Strict):
     cache: CachePolicyForm | None = None
     rate_limit: RateLimit | None = None
     budget: Budget | None = None
+    alerts: AlertThresholds | None = None
     initialize: bool = False
     deploy: bool = False
 
@@ -114,6 +116,7 @@ def programs_router(services: Services) -> APIRouter:
             cache=None if body.cache is None else policy_of(body.cache),
             rate_limit=body.rate_limit,
             budget=body.budget,
+            alerts=body.alerts,
         )
         program, version = await programs.create(
             caller.project,

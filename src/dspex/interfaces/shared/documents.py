@@ -205,6 +205,7 @@ class Program(TypedDict):
     cache: CachePolicy | None
     rate_limit: Mapping[str, int | None] | None
     budget: Mapping[str, Any] | None
+    alerts: Mapping[str, float | None] | None
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None

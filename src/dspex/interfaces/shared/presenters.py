@@ -144,6 +144,7 @@ def program(record: Program, status: ProgramStatus, version: Version) -> "shown.
         "cache": _policy(record.settings.cache),
         "rate_limit": None if record.settings.rate_limit is None else asdict(record.settings.rate_limit),
         "budget": None if record.settings.budget is None else asdict(record.settings.budget),
+        "alerts": None if record.settings.alerts is None else asdict(record.settings.alerts),
         "created_at": record.created_at,
         "updated_at": record.updated_at,
         "archived_at": record.archived_at,
