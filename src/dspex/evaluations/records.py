@@ -1,0 +1,145 @@
+"""Evaluations, what came of each example, and what the whole adds up to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from dspex.configuration.caching import CachePolicy
+from dspex.evaluations.metrics.records import MetricSpec
+from dspex.jobs.records import JobError
+
+EvaluationStatus = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
+STATUSES: tuple[EvaluationStatus, ...] = get_args(EvaluationStatus)
+# Whose fault it is that an example has no score.
+Origin = Literal["program", "infrastructure", "metric", "data"]
+ORIGINS: tuple[Origin, ...] = get_args(Origin)
+ResultState = Literal["scored", "failed"]
+Order = Literal["position", "score"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A version of a program over a version of a dataset, with a metric. Its job has its id.
+
+    `examples` is how many rows it runs, from the first; at most `concurrency` at once. No example is begun that could
+    pass `budget_usd`. `progress` is as of the last results written, `result` the report when it is over, or as far as
+    it came. `error` says why it failed, or what it waits for while it is queued again. `author` is the key that asked
+    for it, None for the operator.
+    """
+
+    id: str
+    project: str
+    program: str
+    version: int
+    dataset: str
+    dataset_version: int
+    dataset_id: str
+    dataset_digest: str
+    metric: MetricSpec
+    examples: int
+    concurrency: int
+    created_at: datetime
+    budget_usd: float | None = None
+    cache: CachePolicy | None = None
+    status: EvaluationStatus = "queued"
+    author: str | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    progress: Mapping[str, Any] | None = None
+    result: Mapping[str, Any] | None = None
+    error: JobError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleFailure:
+    """Why an example has no score. `kind` and `code` as in `kit.errors`."""
+
+    origin: Origin
+    kind: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleResult:
+    """What came of one row of the dataset: a score, or a failure.
+
+    `fields` are the scores that `score` is the mean of. What it took counts everything that was done for the example,
+    repetitions and judges included: `cost_usd` is None when a price is unknown, `lm_calls` are those that reached a
+    model, `latency_ms` is that of the program's last run. `cached` says that the program's answer was kept.
+    """
+
+    position: int
+    row_id: str
+    execution_id: str | None
+    score: float | None = None
+    fields: Mapping[str, float] = field(default_factory=dict)
+    feedback: str | None = None
+    outputs: Mapping[str, Any] | None = None
+    failure: ExampleFailure | None = None
+    latency_ms: float | None = None
+    cost_usd: float | None = 0.0
+    cached: bool = False
+    lm_calls: int = 0
+    tokens: int = 0
+
+    @property
+    def state(self) -> ResultState:
+        return "scored" if self.failure is None else "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An evaluation as it is asked for. `version` None is the deployed one, `dataset_version` None the latest."""
+
+    program: str
+    dataset: str
+    metric: Any = "exact_match"
+    version: int | None = None
+    dataset_version: int | None = None
+    budget_usd: float | None = None
+    concurrency: int | None = None
+    limit: int | None = None
+    cache: CachePolicy | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationFilter:
+    """Every member given must hold."""
+
+    program: str | None = None
+    dataset: str | None = None
+    status: EvaluationStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFilter:
+    """`order` "score" has the lowest scores first and leaves out examples that have none."""
+
+    state: ResultState | None = None
+    order: Order = "position"
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Of an example's result, what a report adds up."""
+
+    position: int
+    score: float | None
+    failure: tuple[Origin, str] | None
+    latency_ms: float | None
+    cost_usd: float | None
+    cached: bool
+    lm_calls: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The same example in two evaluations; None where one has not come to it."""
+
+    position: int
+    row_id: str
+    a: ExampleResult | None
+    b: ExampleResult | None

@@ -1,0 +1,127 @@
+"""Deploying past a gate on the evidence of an evaluation."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from dspex.evaluations.metrics.errors import MetricFailed
+from dspex.evaluations.metrics.records import Score
+from dspex.evaluations.records import Numbers
+from dspex.evaluations.scoring import Answered, Scoring
+from tests.unit.evaluations.working import House, Parts, prepared, right
+
+
+@pytest.fixture
+async def house() -> House:
+    return House(parts=Parts(right))
+
+
+@pytest.fixture
+async def client(house: House) -> AsyncIterator[httpx.AsyncClient]:
+    async with house.node.client() as client:
+        await prepared(client)
+        yield client
+
+
+async def gated(client: httpx.AsyncClient, faults: int = 0, **gates: Any) -> int:
+    """A second version, which fails on so many of the ten rows; nothing without evidence is let through."""
+    assert (await client.post("/v1/programs/qa/gates", json=gates)).status_code == 200
+    rules = [{"when": {"question": f"{at}?"}, "fault": {"kind": "internal"}} for at in range(1, faults + 1)]
+    mock = {"outputs": {"answer": "no"}, "rules": rules}
+    made = await client.post("/v1/programs/qa/versions", json={"mock": mock, "initialize": True})
+    assert made.status_code == 201, made.text
+    number: int = made.json()["version"]
+    return number
+
+
+async def deploy(client: httpx.AsyncClient, version: int, evaluation: str) -> tuple[int, str]:
+    body = {"version": version, "evaluation": evaluation}
+    answer = await client.post("/v1/programs/qa/deploy", json=body)
+    return answer.status_code, answer.json().get("detail", "")
+
+
+async def test_all_rows_and_a_good_score_let_it_through(house: House, client: httpx.AsyncClient) -> None:
+    version = await gated(client, min_score=0.95, max_cost_usd_per_call=1)
+    evaluation = await house.ask(client, version=version)
+    assert (await deploy(client, version, evaluation))[0] == 409
+    await house.take(evaluation)
+    assert (await deploy(client, version, evaluation))[0] == 200
+
+
+async def test_some_of_the_rows_are_not_enough(house: House, client: httpx.AsyncClient) -> None:
+    version = await gated(client, min_score=0.95)
+    evaluation = await house.ask(client, version=version, limit=1)
+    await house.take(evaluation)
+    status, detail = await deploy(client, version, evaluation)
+    assert status == 409
+    assert "1 of 10 rows" in detail
+
+
+async def test_what_it_fails_on_is_no_right_answer(house: House, client: httpx.AsyncClient) -> None:
+    version = await gated(client, faults=9, min_score=0.95)
+    evaluation = await house.ask(client, version=version)
+    ended = await house.take(evaluation)
+    assert ended.result is not None
+    assert (ended.result["mean"], ended.result["failed"]) == (1.0, 9)
+    assert (await deploy(client, version, evaluation))[0] == 409
+
+
+@pytest.mark.parametrize("failing", [1, 9])
+async def test_a_metric_that_gives_no_score_is_no_evidence(failing: int) -> None:
+    async def say(answered: Answered) -> Scoring:
+        if int(answered.inputs["question"].rstrip("?")) <= failing:
+            return Scoring(None, failed=MetricFailed("no words", code="metric_failed"))
+        return Scoring(Score(1.0))
+
+    house = House(parts=Parts(say))
+    async with house.node.client() as client:
+        await prepared(client)
+        version = await gated(client, min_score=0.95)
+        evaluation = await house.ask(client, version=version)
+        await house.take(evaluation)
+        status, detail = await deploy(client, version, evaluation)
+    assert status == 409
+    assert f"{failing} of 10 examples have no score" in detail
+
+
+@pytest.mark.parametrize("generations", [1, 2])
+async def test_what_it_learned_from_is_no_evidence(
+    house: House, client: httpx.AsyncClient, generations: int
+) -> None:
+    """Nor what the version learned from that it was made from."""
+    await gated(client, min_score=0.95)
+    programs = house.node.services.programs
+    program = await programs.get("default", "qa")
+    dataset = await house.node.services.datasets.get("default", "rows")
+    made = await programs.current(program)
+    for number in range(generations):
+        digest = dataset.digest if number == 0 else "others"
+        definition = replace(made.definition, mock={"outputs": {"answer": f"{number}"}})
+        lineage = {"optimization": "o", "dataset": {"name": "rows", "version": 1, "digest": digest}}
+        made = await programs.add_version(program, definition, parent_id=made.id, lineage=lineage)
+        (made,) = await programs.initialize([made])
+    evaluation = await house.ask(client, version=made.number)
+    await house.take(evaluation)
+    status, detail = await deploy(client, made.number, evaluation)
+    assert status == 409
+    assert "version 3 was optimized on" in detail
+
+
+async def test_answers_from_a_cache_show_no_costs(
+    house: House, client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = await gated(client, max_cost_usd_per_call=1)
+    evaluation = await house.ask(client, version=version)
+    await house.take(evaluation)
+    numbers = house.node.evaluations.numbers
+
+    async def cached(*asked: Any, **more: Any) -> list[Numbers]:
+        return [replace(one, cached=True) for one in await numbers(*asked, **more)]
+
+    monkeypatch.setattr(house.node.evaluations, "numbers", cached)
+    status, detail = await deploy(client, version, evaluation)
+    assert status == 409
+    assert "with `use_cache` false" in detail
