@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from dspex.configuration.models import ModelRegistry, ModelSettings
 from dspex.gateway.errors import LMConfigurationError, LMUnsupportedFeatureError
-from dspex.gateway.ports import EmbeddingClient, LanguageModelClient
+from dspex.gateway.ports import EmbeddingClient, FineTuningClient, LanguageModelClient
 from dspex.gateway.records import (
     EmbeddingReply,
     EmbeddingRequest,
@@ -47,6 +47,25 @@ def build_embedders(
         for alias, settings in registry.registry.items()
         if settings.model_type == "embedding"
     }
+
+
+def fine_tuner_of(
+    settings: ModelSettings, simulator_factory: Callable[[ModelSettings], FineTuningClient]
+) -> FineTuningClient:
+    """Who fine-tunes a model of the registry: OpenAI's wire, or the simulator.
+
+    Raises LMUnsupportedFeatureError for a provider of another wire, LMConfigurationError.
+    """
+    if settings.model.startswith(SIMULATOR):
+        return simulator_factory(settings)
+    provider = chat_provider(settings.model)
+    if provider is None:
+        raise LMUnsupportedFeatureError(
+            f"{settings.model!r} can't be fine-tuned from here: its provider speaks another wire than OpenAI's."
+        )
+    from dspex.providers.language_models.openai_fine_tuning import OpenAIFineTuner
+
+    return OpenAIFineTuner(settings.api_base or provider.base_url, _key(provider, settings), settings)
 
 
 class _AtFirstCall(Generic[C]):

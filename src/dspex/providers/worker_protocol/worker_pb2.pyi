@@ -35,12 +35,16 @@ class Program(_message.Message):
     def __init__(self, digest: _Optional[str] = ..., definition_json: _Optional[bytes] = ...) -> None: ...
 
 class ToWorker(_message.Message):
-    __slots__ = ("start", "answer")
+    __slots__ = ("start", "answer", "optimization", "rows")
     START_FIELD_NUMBER: _ClassVar[int]
     ANSWER_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZATION_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
     start: Start
     answer: ModelAnswer
-    def __init__(self, start: _Optional[_Union[Start, _Mapping]] = ..., answer: _Optional[_Union[ModelAnswer, _Mapping]] = ...) -> None: ...
+    optimization: Optimization
+    rows: Rows
+    def __init__(self, start: _Optional[_Union[Start, _Mapping]] = ..., answer: _Optional[_Union[ModelAnswer, _Mapping]] = ..., optimization: _Optional[_Union[Optimization, _Mapping]] = ..., rows: _Optional[_Union[Rows, _Mapping]] = ...) -> None: ...
 
 class Start(_message.Message):
     __slots__ = ("execution_id", "request_id", "program", "inputs_json", "parameters_json", "traceparent", "stream", "output_bytes")
@@ -63,18 +67,20 @@ class Start(_message.Message):
     def __init__(self, execution_id: _Optional[str] = ..., request_id: _Optional[str] = ..., program: _Optional[_Union[Program, _Mapping]] = ..., inputs_json: _Optional[bytes] = ..., parameters_json: _Optional[bytes] = ..., traceparent: _Optional[str] = ..., stream: _Optional[bool] = ..., output_bytes: _Optional[int] = ...) -> None: ...
 
 class FromWorker(_message.Message):
-    __slots__ = ("call", "event", "log", "finished", "failed")
+    __slots__ = ("call", "event", "log", "finished", "failed", "optimized")
     CALL_FIELD_NUMBER: _ClassVar[int]
     EVENT_FIELD_NUMBER: _ClassVar[int]
     LOG_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
     FAILED_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZED_FIELD_NUMBER: _ClassVar[int]
     call: ModelCall
     event: Event
     log: LogLine
     finished: Finished
     failed: Failed
-    def __init__(self, call: _Optional[_Union[ModelCall, _Mapping]] = ..., event: _Optional[_Union[Event, _Mapping]] = ..., log: _Optional[_Union[LogLine, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ...) -> None: ...
+    optimized: Optimized
+    def __init__(self, call: _Optional[_Union[ModelCall, _Mapping]] = ..., event: _Optional[_Union[Event, _Mapping]] = ..., log: _Optional[_Union[LogLine, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., failed: _Optional[_Union[Failed, _Mapping]] = ..., optimized: _Optional[_Union[Optimized, _Mapping]] = ...) -> None: ...
 
 class ModelCall(_message.Message):
     __slots__ = ("id", "kind", "request_json", "stream")
@@ -82,8 +88,10 @@ class ModelCall(_message.Message):
         __slots__ = ()
         COMPLETION: _ClassVar[ModelCall.Kind]
         EMBEDDING: _ClassVar[ModelCall.Kind]
+        FINE_TUNING: _ClassVar[ModelCall.Kind]
     COMPLETION: ModelCall.Kind
     EMBEDDING: ModelCall.Kind
+    FINE_TUNING: ModelCall.Kind
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     REQUEST_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -172,6 +180,68 @@ class SignatureReply(_message.Message):
     refused: str
     def __init__(self, document_json: _Optional[bytes] = ..., refused: _Optional[str] = ...) -> None: ...
 
+class Optimization(_message.Message):
+    __slots__ = ("optimization_id", "program", "optimizer", "config_json", "metric_json", "models_json", "seed", "threads", "train_rows", "validation_rows", "output_bytes", "fine_tunes")
+    OPTIMIZATION_ID_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    METRIC_JSON_FIELD_NUMBER: _ClassVar[int]
+    MODELS_JSON_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    TRAIN_ROWS_FIELD_NUMBER: _ClassVar[int]
+    VALIDATION_ROWS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FINE_TUNES_FIELD_NUMBER: _ClassVar[int]
+    optimization_id: str
+    program: Program
+    optimizer: str
+    config_json: bytes
+    metric_json: bytes
+    models_json: bytes
+    seed: int
+    threads: int
+    train_rows: int
+    validation_rows: int
+    output_bytes: int
+    fine_tunes: bool
+    def __init__(self, optimization_id: _Optional[str] = ..., program: _Optional[_Union[Program, _Mapping]] = ..., optimizer: _Optional[str] = ..., config_json: _Optional[bytes] = ..., metric_json: _Optional[bytes] = ..., models_json: _Optional[bytes] = ..., seed: _Optional[int] = ..., threads: _Optional[int] = ..., train_rows: _Optional[int] = ..., validation_rows: _Optional[int] = ..., output_bytes: _Optional[int] = ..., fine_tunes: _Optional[bool] = ...) -> None: ...
+
+class Rows(_message.Message):
+    __slots__ = ("rows_json",)
+    ROWS_JSON_FIELD_NUMBER: _ClassVar[int]
+    rows_json: bytes
+    def __init__(self, rows_json: _Optional[bytes] = ...) -> None: ...
+
+class Optimized(_message.Message):
+    __slots__ = ("document_json",)
+    DOCUMENT_JSON_FIELD_NUMBER: _ClassVar[int]
+    document_json: bytes
+    def __init__(self, document_json: _Optional[bytes] = ...) -> None: ...
+
+class CheckOptimizerRequest(_message.Message):
+    __slots__ = ("program", "optimizer", "config_json", "models_json")
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    OPTIMIZER_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    MODELS_JSON_FIELD_NUMBER: _ClassVar[int]
+    program: Program
+    optimizer: str
+    config_json: bytes
+    models_json: bytes
+    def __init__(self, program: _Optional[_Union[Program, _Mapping]] = ..., optimizer: _Optional[str] = ..., config_json: _Optional[bytes] = ..., models_json: _Optional[bytes] = ...) -> None: ...
+
+class CheckOptimizerReply(_message.Message):
+    __slots__ = ("document_json", "refused", "problems_json")
+    DOCUMENT_JSON_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_JSON_FIELD_NUMBER: _ClassVar[int]
+    document_json: bytes
+    refused: Failed
+    problems_json: bytes
+    def __init__(self, document_json: _Optional[bytes] = ..., refused: _Optional[_Union[Failed, _Mapping]] = ..., problems_json: _Optional[bytes] = ...) -> None: ...
+
 class BeatRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -187,3 +257,27 @@ class BeatReply(_message.Message):
     stuck: int
     memory_bytes: int
     def __init__(self, executions: _Optional[int] = ..., served: _Optional[int] = ..., stuck: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+
+class ToScorer(_message.Message):
+    __slots__ = ("start", "answer")
+    START_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    start: ScoreStart
+    answer: ModelAnswer
+    def __init__(self, start: _Optional[_Union[ScoreStart, _Mapping]] = ..., answer: _Optional[_Union[ModelAnswer, _Mapping]] = ...) -> None: ...
+
+class ScoreStart(_message.Message):
+    __slots__ = ("request_id", "reference", "code", "lm_json", "limit_s", "cases_json")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REFERENCE_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    LM_JSON_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_S_FIELD_NUMBER: _ClassVar[int]
+    CASES_JSON_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    reference: str
+    code: str
+    lm_json: bytes
+    limit_s: float
+    cases_json: bytes
+    def __init__(self, request_id: _Optional[str] = ..., reference: _Optional[str] = ..., code: _Optional[str] = ..., lm_json: _Optional[bytes] = ..., limit_s: _Optional[float] = ..., cases_json: _Optional[bytes] = ...) -> None: ...

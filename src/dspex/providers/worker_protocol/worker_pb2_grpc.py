@@ -54,10 +54,25 @@ class WorkerStub:
                 request_serializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.SignatureRequest.SerializeToString,
                 response_deserializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.SignatureReply.FromString,
                 _registered_method=True)
+        self.Optimize = channel.stream_stream(
+                '/dspex.worker.v1.Worker/Optimize',
+                request_serializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.ToWorker.SerializeToString,
+                response_deserializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.FromWorker.FromString,
+                _registered_method=True)
+        self.CheckOptimizer = channel.unary_unary(
+                '/dspex.worker.v1.Worker/CheckOptimizer',
+                request_serializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.CheckOptimizerRequest.SerializeToString,
+                response_deserializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.CheckOptimizerReply.FromString,
+                _registered_method=True)
         self.Beat = channel.unary_unary(
                 '/dspex.worker.v1.Worker/Beat',
                 request_serializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.BeatRequest.SerializeToString,
                 response_deserializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.BeatReply.FromString,
+                _registered_method=True)
+        self.Score = channel.stream_stream(
+                '/dspex.worker.v1.Worker/Score',
+                request_serializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.ToScorer.SerializeToString,
+                response_deserializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.FromWorker.FromString,
                 _registered_method=True)
 
 
@@ -95,8 +110,32 @@ class WorkerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Optimize(self, request_iterator, context):
+        """One optimization with an optimizer of DSPy, in a worker of its own. The node sends `optimization`, then its rows in
+        any number of messages, then one `answer` for each `call`. The worker sends calls, events and log lines, and
+        `optimized` or `failed` last. Cancelling the stream ends it; the node ends the worker as well.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckOptimizer(self, request, context):
+        """Whether an optimizer takes a configuration and a program; asks no model.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Beat(self, request, context):
         """Answered by the loop that serves executions: a worker that does not answer is stuck.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Score(self, request_iterator, context):
+        """Scores of a metric in Python for some examples. As Execute, but the node begins with a metric, and `finished` has
+        the scores as its outputs: a list of {"score", "feedback"} or {"code", "message"}, one for each example.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,10 +164,25 @@ def add_WorkerServicer_to_server(servicer, server):
                     request_deserializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.SignatureRequest.FromString,
                     response_serializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.SignatureReply.SerializeToString,
             ),
+            'Optimize': grpc.stream_stream_rpc_method_handler(
+                    servicer.Optimize,
+                    request_deserializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.ToWorker.FromString,
+                    response_serializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.FromWorker.SerializeToString,
+            ),
+            'CheckOptimizer': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckOptimizer,
+                    request_deserializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.CheckOptimizerRequest.FromString,
+                    response_serializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.CheckOptimizerReply.SerializeToString,
+            ),
             'Beat': grpc.unary_unary_rpc_method_handler(
                     servicer.Beat,
                     request_deserializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.BeatRequest.FromString,
                     response_serializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.BeatReply.SerializeToString,
+            ),
+            'Score': grpc.stream_stream_rpc_method_handler(
+                    servicer.Score,
+                    request_deserializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.ToScorer.FromString,
+                    response_serializer=dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.FromWorker.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -250,6 +304,60 @@ class Worker:
             _registered_method=True)
 
     @staticmethod
+    def Optimize(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/dspex.worker.v1.Worker/Optimize',
+            dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.ToWorker.SerializeToString,
+            dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.FromWorker.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckOptimizer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/dspex.worker.v1.Worker/CheckOptimizer',
+            dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.CheckOptimizerRequest.SerializeToString,
+            dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.CheckOptimizerReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Beat(request,
             target,
             options=(),
@@ -266,6 +374,33 @@ class Worker:
             '/dspex.worker.v1.Worker/Beat',
             dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.BeatRequest.SerializeToString,
             dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.BeatReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Score(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/dspex.worker.v1.Worker/Score',
+            dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.ToScorer.SerializeToString,
+            dspex_dot_providers_dot_worker__protocol_dot_worker__pb2.FromWorker.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,6 +4,8 @@ A raw ASGI application, because load tests need a partner that costs little.
 
 POST /v1/chat/completions    with and without stream
 POST /v1/embeddings
+POST /v1/files               for fine-tuning
+POST /v1/fine_tuning/jobs    and GET /v1/fine_tuning/jobs/ID, POST /v1/fine_tuning/jobs/ID/cancel
 GET  /v1/models
 /_simulator/...              control, see control.py
 """
@@ -11,11 +13,12 @@ GET  /v1/models
 import array
 import base64
 from collections.abc import Awaitable, Callable, Mapping
+from email import message_from_bytes
 from typing import Any
 
 import orjson
 
-from dspex.kit.errors import DspexError, Invalid
+from dspex.kit.errors import DspexError, Invalid, Missing
 from dspex.providers.language_models.simulator import control, delivery
 from dspex.providers.language_models.simulator.chat import read_call
 from dspex.providers.language_models.simulator.engine import Simulator
@@ -54,6 +57,8 @@ class SimulatorApp:
             await self._chat(await _read(receive), scope, receive, send)
         elif method == "POST" and path == "/v1/embeddings":
             await self._embeddings(_document(await _read(receive)), scope, receive, send)
+        elif path == "/v1/files" or path.startswith("/v1/fine_tuning/jobs"):
+            await delivery.send_json(send, 200, await self._tune(method, path, scope, receive))
         elif method == "GET" and path == "/v1/models":
             model = {"id": MODEL, "object": "model", "created": 0, "owned_by": "dspex"}
             await delivery.send_json(send, 200, {"object": "list", "data": [model], "simulated": True})
@@ -80,6 +85,20 @@ class SimulatorApp:
         )
         if not whole:
             self.simulator.left()
+
+    async def _tune(self, method: str, path: str, scope: Scope, receive: Receive) -> dict[str, Any]:
+        raw = await _read(receive)
+        if method == "POST" and path == "/v1/files":
+            return self.simulator.tuning.upload(_file_of(scope, raw))
+        job = path.removeprefix("/v1/fine_tuning/jobs").strip("/")
+        if method == "POST" and not job:
+            wanted = _document(raw)
+            return self.simulator.tuning.begin(str(wanted.get("model")), str(wanted.get("training_file")))
+        if method == "POST" and job.endswith("/cancel"):
+            return self.simulator.tuning.cancel(job.removesuffix("/cancel"))
+        if method == "GET" and job:
+            return self.simulator.tuning.look(job)
+        raise Missing(f"nothing answers {method} {path}", code="no_route")
 
     async def _embeddings(
         self, document: Mapping[str, Any], scope: Scope, receive: Receive, send: Send
@@ -116,6 +135,17 @@ async def _read(receive: Receive) -> bytes:
         parts.append(part)
         if not event.get("more_body"):
             return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _file_of(scope: Scope, raw: bytes) -> bytes:
+    """The file in a form of multipart/form-data."""
+    kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+    form = message_from_bytes(b"content-type: " + kind + b"\r\n\r\n" + raw)
+    for part in form.walk():
+        if part.get_param("name", header="content-disposition") == "file":
+            content = part.get_payload(decode=True)
+            return content if isinstance(content, bytes) else b""
+    raise Invalid("the form has no `file`", code="tuning_file_invalid")
 
 
 def _document(raw: bytes) -> dict[str, Any]:

@@ -68,6 +68,7 @@ def read_call(document: Mapping[str, Any]) -> SimulatedCall:
         response_format=response_format,
         max_tokens=max_tokens,
         choices=choices,
+        model=model if isinstance(model := document.get("model"), str) else None,
     )
 
 

@@ -14,11 +14,13 @@ from dspex.gateway.errors import (
 from dspex.gateway.records import (
     EmbeddingReply,
     EmbeddingRequest,
+    FineTuningRequest,
     LanguageModelReply,
     LanguageModelRequest,
     TextSink,
     Usage,
 )
+from dspex.kit import json
 from dspex.providers.language_models.simulator.chat import pieces
 from dspex.providers.language_models.simulator.engine import (
     Outcome,
@@ -48,6 +50,7 @@ class SimulatorClient:
                 temperature=options.temperature,
                 response_format=options.response_format,
                 max_tokens=options.max_tokens,
+                model=request.dialect.model,
             ),
             request if request.sink is None else replace(request, sink=None),
         )
@@ -79,6 +82,15 @@ class SimulatorClient:
             Usage(made.tokens, 0, made.tokens),
             simulated=True,
         )
+
+    async def fine_tune(self, request: FineTuningRequest) -> str:
+        """`gateway.ports.FineTuningClient`."""
+        tuning = self.simulator.tuning
+        file = tuning.upload(b"".join(json.dumps(one) + b"\n" for one in request.examples))
+        job = tuning.begin(request.model, file["id"])
+        while job["status"] != "succeeded":
+            job = tuning.look(job["id"])
+        return str(job["fine_tuned_model"])
 
     async def _stream(self, outcome: Outcome, sink: TextSink) -> None:
         """What a server would have sent before the fault, if there is one."""

@@ -20,6 +20,7 @@ from dspex.providers.language_models.simulator.prompts import Prompt, read_promp
 from dspex.providers.language_models.simulator.proposing import propose_fields, propose_text
 from dspex.providers.language_models.simulator.scripts import Script, ScriptReader
 from dspex.providers.language_models.simulator.teaching import taught_fields
+from dspex.providers.language_models.simulator.tuning import Tuning
 
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_PER_MESSAGE = 4
@@ -56,6 +57,8 @@ class SimulatedCall:
     response_format: Mapping[str, Any] | None = None
     max_tokens: int | None = None
     choices: int = 1
+    # One that was fine-tuned knows more.
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class Simulator:
     def reset(self) -> None:
         """Back to the options it was started with: counts at 0, script and faults as at the start."""
         self.calls = 0
+        self.tuning = Tuning()
         self.bodies.clear()
         self.counts = {"answered": 0, "embeddings": 0}
         self._script = ScriptReader(self.options.script)
@@ -216,7 +220,9 @@ class Simulator:
             sample = (
                 None if call.seed is None and call.rollout_id is None else digest(call.seed, call.rollout_id)
             )
-            known = propose_fields(prompt, draws) or taught_fields(prompt, self.options.seed, sample)
+            known = propose_fields(prompt, draws) or taught_fields(
+                prompt, self.options.seed, sample, self.tuning.gains(call.model)
+            )
         fields = draw_fields(prompt, draws, call.response_format, known)
         if fault is not None and fault.kind == "missing_marker":
             fields.popitem()

@@ -5,11 +5,12 @@ it, demos of the input's own kind more than others; wrong labels and misleading 
 input is answered right is then one draw, fixed by input and seed, so a better prompt keeps what it had right.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from dspex.providers.language_models.simulator.draws import Draws, digest
-from dspex.providers.language_models.simulator.prompts import Demo, Prompt
+from dspex.providers.language_models.simulator.prompts import Demo, Layout, Prompt
 from dspex.providers.language_models.simulator.task_counts import COUNTS
 from dspex.providers.language_models.simulator.task_dates import DATES
 from dspex.providers.language_models.simulator.task_tickets import TICKETS
@@ -26,19 +27,21 @@ _WRONG_DEMO = 0.15
 _DEMOS_AT_MOST = 0.4
 
 
-def taught_fields(prompt: Prompt, seed: int, sample: bytes | None = None) -> dict[str, Any]:
+def taught_fields(
+    prompt: Prompt, seed: int, sample: bytes | None = None, gains: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, Any]:
     """The value of the task's output field; empty when the prompt is of no shipped task.
 
-    `sample` tells repeated samples of one prompt apart.
+    `sample` tells repeated samples of one prompt apart; `gains` is what a fine-tuned model has learned of each task.
     """
-    task = _task_of(prompt)
+    task = task_of(prompt.layout, prompt.inputs)
     if task is None:
         return {}
     text = prompt.inputs[task.input]
     solution = task.solve(text)
     if solution is None:
         return {}
-    chance = accuracy(task, solution.kind, prompt)
+    chance = min(accuracy(task, solution.kind, prompt) + gains.get(task.name, 0.0), _CEILING)
     draws = Draws(digest("taught", seed, task.name, text, sample))
     if draws.unit() < chance:
         return {task.output: solution.value}
@@ -71,8 +74,9 @@ def _demo_gain(task: Task, kind: str, demos: Sequence[Demo]) -> float:
     return min(max(gain, 0.0), _DEMOS_AT_MOST)
 
 
-def _task_of(prompt: Prompt) -> Task | None:
+def task_of(layout: Layout, inputs: Mapping[str, str]) -> Task | None:
+    """The shipped task that a prompt with these inputs is of."""
     for task in TASKS.values():
-        if task.input in prompt.inputs and any(field.name == task.output for field in prompt.layout.outputs):
+        if task.input in inputs and any(field.name == task.output for field in layout.outputs):
             return task
     return None

@@ -1,0 +1,1 @@
+"""DSPy's optimizers, unmodified, in a worker of their own."""
