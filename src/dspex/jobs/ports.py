@@ -9,6 +9,7 @@ from dspex.kit.paging import Page
 
 JOBS_WAITING = "jobs.waiting"
 JOB_CANCELLED = "jobs.cancelled"
+JOB_PAUSED = "jobs.paused"
 
 
 class Changes(Protocol):
@@ -126,6 +127,13 @@ class Run(Protocol):
         """Returns while the job is this worker's for sure; waits while nobody can say.
 
         Ends in a cancellation when it is not.
+        """
+        ...
+
+    async def mine(self) -> bool:
+        """Whether the job on record is as it was begun here, and nobody has asked for its end.
+
+        For what can't be undone: the answer is of the moment. Waits for a database that is away.
         """
         ...
 

@@ -10,6 +10,8 @@ from dspex.kit.errors import Conflict, DspexError, Invalid, Problem
 from dspex.kit.ids import new_id
 
 ATTEMPTS = 5
+# What takes hours is not begun so often.
+FEWER_ATTEMPTS: Mapping[str, int] = {"optimization": 3}
 # Where nobody is at fault a job waits this often: a provider may limit the rate for an hour and a half.
 TURNS = 100
 SNOOZE_S = 60.0
@@ -26,7 +28,7 @@ CANCELLED = JobError("cancelled", "cancelled", "It was cancelled.")
 WORKER_DIED = JobError(
     "internal",
     "worker_died",
-    f"Its worker died {ATTEMPTS} times while it ran; see the workers' logs, then retry the job.",
+    "Its worker died each time that it ran; see the workers' logs, then retry the job.",
 )
 
 
@@ -46,6 +48,11 @@ def queue_limits(own: Iterable[tuple[str, int]]) -> dict[str, int]:
     return {**QUEUES, **dict(own)}
 
 
+def attempts_of(kind: str) -> int:
+    """How often a job of a kind is begun at the most."""
+    return FEWER_ATTEMPTS.get(kind, ATTEMPTS)
+
+
 def backoff_s(attempts: int) -> float:
     """2^n seconds after the n-th attempt."""
     return 2.0**attempts
@@ -61,7 +68,7 @@ def begun(job: Job, node: str, at: datetime) -> Job:
     """By that node. It is over instead when it was to be cancelled, or has taken its workers along too often."""
     if job.cancel_asked:
         return cancelled(job, at)
-    if job.attempts >= ATTEMPTS:
+    if job.attempts >= attempts_of(job.kind):
         return _moved(job, "failed", completed_at=at, error=WORKER_DIED)
     return _moved(
         job, "running", node=node, attempts=job.attempts + 1, started_at=job.started_at or at, error=None
@@ -76,7 +83,7 @@ def settled(job: Job, outcome: Outcome, at: datetime) -> Job:
         case Failed(error):
             return _moved(job, "failed", completed_at=at, error=error)
         case Again(after_s, error, counted):
-            used_up = job.attempts >= ATTEMPTS if counted else job.turn >= TURNS
+            used_up = job.attempts >= attempts_of(job.kind) if counted else job.turn >= TURNS
             if used_up:
                 return _moved(job, "failed", completed_at=at, error=error)
             again = _moved(job, "queued", due_at=at + timedelta(seconds=after_s), error=error)
@@ -89,6 +96,19 @@ def given_back(job: Job, at: datetime) -> Job:
     """As if it had not been begun: its worker stops."""
     back = _moved(job, "queued", due_at=at, node=None)
     return replace(back, turn=job.turn + 1, attempts=job.attempts - 1)
+
+
+def paused(job: Job, at: datetime) -> Job:
+    """Waits until it is resumed; what ran is as if it had not been begun. Raises Conflict (code job_state)."""
+    after = _moved(job, "paused", due_at=at, node=None)
+    return replace(after, attempts=job.attempts - (job.state == "running"))
+
+
+def resumed(job: Job, at: datetime) -> Job:
+    """Raises Conflict (code job_state) unless it is paused."""
+    if job.state != "paused":
+        raise Conflict(f"Only paused jobs are resumed; this one is {job.state}.", code="job_state")
+    return replace(_moved(job, "queued", due_at=at, error=None), turn=job.turn + 1)
 
 
 def unbegun(job: Job) -> Job:

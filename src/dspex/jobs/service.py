@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from dspex.jobs import rules
-from dspex.jobs.ports import JOB_CANCELLED, JOBS_WAITING, Changes, JobStore
+from dspex.jobs.ports import JOB_CANCELLED, JOB_PAUSED, JOBS_WAITING, Changes, JobStore
 from dspex.jobs.records import QUEUES, Job, JobCount, JobFilter, QueueState
 from dspex.kit.clock import Clock
 from dspex.kit.errors import Conflict, DspexError, Missing, Unavailable
@@ -96,6 +96,37 @@ class Jobs:
             if await self._change(job, after):
                 return after
         raise _busy(job_id)
+
+    async def pause(self, project: str, job_id: str) -> Job:
+        """It is not begun before it is resumed; a worker that runs it lets go of it within seconds.
+
+        Raises Missing, Conflict (code job_state) when it is over or paused.
+        """
+        for _ in range(TRIES):
+            job = await self.get(project, job_id)
+            after = rules.paused(job, self._clock.now())
+            if await self._change(job, after):
+                if job.state == "running":
+                    await self._tell(JOB_PAUSED, project, job_id)
+                return after
+        raise _busy(job_id)
+
+    async def resume(self, project: str, job_id: str) -> Job:
+        """Raises Missing, Conflict (code job_state) when it is not paused."""
+        for _ in range(TRIES):
+            job = await self.get(project, job_id)
+            after = rules.resumed(job, self._clock.now())
+            if await self._change(job, after):
+                await self.wake()
+                return after
+        raise _busy(job_id)
+
+    async def _tell(self, topic: str, project: str, job_id: str) -> None:
+        """Workers look by themselves a moment later: a failure is only logged."""
+        try:
+            await self._signals.send(topic, {"project": project, "id": job_id})
+        except DspexError as error:
+            log.warning("workers_not_told", reason=error.message)
 
     async def retry(self, project: str, job_id: str) -> Job:
         """Raises Missing, Conflict (code job_state)."""

@@ -37,6 +37,7 @@ class _Run:
         self.lost = False
         self.settled = False
         self.task: asyncio.Task[Outcome] | None = None
+        self._told = False
 
     @property
     def stopping(self) -> bool:
@@ -45,12 +46,18 @@ class _Run:
     async def own(self) -> None:
         await self._worker.lease.held()
 
+    async def mine(self) -> bool:
+        await self.own()
+        return not (self.lost or self.cancelled) and await self._worker.has(self.job)
+
     async def settle(self, outcome: Outcome | None, changes: Changes | None = None) -> Job | None:
         self.settled = True
         return await self._worker.settle(self, outcome, changes)
 
     def cancel(self, reason: str) -> None:
-        if self.task is not None:
+        """Once and no more: a second time would break into what the handler does about the first."""
+        if self.task is not None and not self._told:
+            self._told = True
             self.task.cancel(reason)
 
 
@@ -117,7 +124,9 @@ class Worker:
             )
             return
         run.task = asyncio.create_task(self._handle(handler, run))
-        if run.cancelled:
+        if run.lost:
+            run.cancel(LOST)
+        elif run.cancelled:
             run.cancel(ASKED)
         elif await self._patiently(lambda: self._asked(job)):
             # Between reading the job and beginning it.
@@ -145,6 +154,13 @@ class Worker:
     async def _asked(self, job: Job) -> bool:
         now = await self._store.get(job.project, job.id)
         return now is not None and now.cancel_asked
+
+    async def has(self, job: Job) -> bool:
+        """As it was begun."""
+        now = await self._patiently(lambda: self._store.get(job.project, job.id))
+        if now is None or now.cancel_asked:
+            return False
+        return (now.state, now.turn, now.attempts) == (job.state, job.turn, job.attempts)
 
     async def settle(self, run: _Run, outcome: Outcome | None, changes: Changes | None) -> Job | None:
         if run.lost:
@@ -187,6 +203,13 @@ class Worker:
         if run is not None:
             run.cancelled = True
             run.cancel(ASKED)
+
+    def let_go(self, project: str, job_id: str) -> None:
+        """Of a job that was paused, if it runs here."""
+        run = self._runs.get((project, job_id))
+        if run is not None and not run.settled:
+            run.lost = True
+            run.cancel(LOST)
 
     async def look_after(self) -> None:
         """Lets go of jobs that were given to others while this worker was thought dead, and gives back those that

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dspex.kit.paging import Page
-from dspex.programs.records import CompiledDocument, Definition, Deployment, Program, Version
+from dspex.programs.records import CompiledDocument, Definition, Deployment, Program, Showing, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,17 @@ class ProgramReader(Protocol):
         """The deployed version of every program that is not archived, in all projects, with the program's name."""
         ...
 
+    async def showing(
+        self,
+        project: str,
+        *,
+        row_id: str | None = None,
+        dataset: str | None = None,
+        versions: Sequence[int] = (),
+    ) -> Sequence[Showing]:
+        """Versions with demos from a row, or from any row of these versions of a dataset, by program and number."""
+        ...
+
     async def compiled(self, project: str, digest: str) -> CompiledDocument | None: ...
 
     async def have_compiled(self, project: str, digests: Sequence[str]) -> set[str]:
@@ -115,7 +126,10 @@ class ProgramStore(ProgramReader, Protocol):
 
     async def deploy(self, program: Program, version: Version, deployment: Deployment) -> None:
         """In one transaction: the version that was deployed steps back to ready (optimized when it has a
-        parent), this one becomes deployed, the program points to it, the history gets its line."""
+        parent), this one becomes deployed, the program points to it, the history gets its line.
+
+        Raises Missing, Conflict: version_changed, program_archived, whatever `program` says of it.
+        """
         ...
 
     async def add_compiled(self, compiled: CompiledDocument) -> None:

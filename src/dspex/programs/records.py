@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from dspex.configuration.alerting import AlertThresholds
 from dspex.configuration.caching import CachePolicy
+from dspex.configuration.gates import Gates
 from dspex.configuration.spending import Budget, RateLimit
 
 Module = Literal[
@@ -31,6 +32,8 @@ ProgramStatus = Literal["draft", "initializing", "ready", "optimized", "deployed
 Source = Literal["file", "api"]
 # The form of compiled documents that this release writes and reads.
 COMPILED_FORMAT = 1
+# What a saved state may have beside DSPy's own: how an optimizer composed the program of others.
+COMPOSED = "dspex_composed"
 EXECUTABLE: frozenset[str] = frozenset({"ready", "optimized", "deployed"})
 
 
@@ -75,7 +78,8 @@ class Version:
     `executor` and `executor_reason` say how it runs and why; `error` says why initializing failed, which a version
     that other releases can run keeps beside its status. `compiled_digest` is where it was compiled to last, by
     whichever release; what one can run it finds under the digest of its own. `signature` is what a program in a pool
-    takes and gives, as it was found there; without outputs in it, any may come.
+    takes and gives, as it was found there; without outputs in it, any may come. `lineage` says how an optimization made
+    it, see `optimizations.results`.
     """
 
     id: str
@@ -92,6 +96,17 @@ class Version:
     compiled_digest: str | None = None
     parent_id: str | None = None
     signature: Mapping[str, Any] | None = None
+    lineage: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """A version of a program whose prompts show so many rows of a dataset."""
+
+    program: str
+    version: int
+    status: VersionStatus
+    demos: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +116,33 @@ class ProgramSettings:
     `timeout_s` bounds one request (None: the node's limit); `on_violation: fail` turns a broken output
     constraint into a failure. `declared` is the digest of the version that the configuration file last asked
     for, and `declared_after` the newest deployment when it began to: until there is a newer one the file's version
-    waits to be deployed, and then only a change of the file deploys, so that a rollback survives a restart. Without
-    a `cache` policy the node's holds; `alerts` are thresholds of its own.
+    waits to be deployed, and then only a change of the file deploys, so that a rollback survives a restart.
+    `declared_in` is that file. Without a `cache` policy the node's holds; `alerts` are thresholds of its own; `gates`
+    are what a version has to show before it takes another one's place.
     """
 
     timeout_s: float | None = None
     on_violation: Literal["report", "fail"] = "report"
     declared: str | None = None
     declared_after: str | None = None
+    declared_in: str | None = None
     cache: CachePolicy | None = None
     rate_limit: RateLimit | None = None
     budget: Budget | None = None
     alerts: AlertThresholds | None = None
+    gates: Gates | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is known of a version: its score on held-out examples, 0..1, and US dollars for a prediction.
+
+    `by` says who measured it.
+    """
+
+    score: float | None
+    cost_usd_per_call: float | None
+    by: str
 
 
 @dataclass(frozen=True, slots=True)

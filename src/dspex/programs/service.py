@@ -17,21 +17,27 @@ from dspex.programs.initializing import Initializing
 from dspex.programs.pipelines.states import joined
 from dspex.programs.ports import Compiler, ProgramStore
 from dspex.programs.records import (
+    COMPOSED,
     EXECUTABLE,
     Definition,
     Deployment,
+    Measured,
     Program,
     ProgramSettings,
     ProgramStatus,
+    Showing,
     Source,
     Version,
 )
 from dspex.programs.rules import (
     ADHOC,
     EMBEDDINGS,
+    OPTIMIZATIONS,
+    check_gates,
     check_live,
     definition_digest,
     is_name,
+    measured_by_lineage,
     previous_deployment,
     program_status,
 )
@@ -72,7 +78,7 @@ class ProgramService(Initializing):
         description: str | None = None,
     ) -> tuple[Program, Version]:
         """A new program with its first version, a draft. Raises Conflict when the name is taken."""
-        if name in (ADHOC, EMBEDDINGS):
+        if name in (ADHOC, EMBEDDINGS, OPTIMIZATIONS):
             raise Conflict(
                 f"{name!r} names executions without a program; choose another name.",
                 code="reserved_name",
@@ -84,7 +90,12 @@ class ProgramService(Initializing):
         return program, version
 
     async def add_version(
-        self, program: Program, definition: Definition, *, parent_id: str | None = None
+        self,
+        program: Program,
+        definition: Definition,
+        *,
+        parent_id: str | None = None,
+        lineage: Mapping[str, Any] | None = None,
     ) -> Version:
         """The version of this definition: the one that is there, or a new draft.
 
@@ -94,9 +105,15 @@ class ProgramService(Initializing):
         existing = await self._store.version_by_digest(
             program.project, program.id, definition_digest(definition)
         )
-        return existing or await self._store.add_version(self._draft(program, definition, parent_id))
+        return existing or await self._store.add_version(self._draft(program, definition, parent_id, lineage))
 
-    def _draft(self, program: Program, definition: Definition, parent_id: str | None = None) -> Version:
+    def _draft(
+        self,
+        program: Program,
+        definition: Definition,
+        parent_id: str | None = None,
+        lineage: Mapping[str, Any] | None = None,
+    ) -> Version:
         return Version(
             id=new_id(),
             project=program.project,
@@ -107,15 +124,28 @@ class ProgramService(Initializing):
             status="draft",
             created_at=self._clock.now(),
             parent_id=parent_id,
+            lineage=lineage,
         )
 
-    async def deploy(self, program: Program, version: Version, *, rollback: bool = False) -> Program:
+    async def deploy(
+        self,
+        program: Program,
+        version: Version,
+        *,
+        rollback: bool = False,
+        force: bool = False,
+        measured: Measured | None = None,
+    ) -> Program:
         """Makes this version the one that answers; one that only other releases could run is compiled first.
 
-        Raises Conflict when it can't run (code not_executable) or the program is archived, and as `initialize` when
-        it has to be compiled.
+        The program's gates look at what was `measured`, else at the version's lineage. They do not hold for what
+        answers first, for what answered before, and by `force`. Raises Conflict when it can't run (code
+        not_executable), a gate is not met (gate_not_met) or the program is archived, and as `initialize` when it has to
+        be compiled.
         """
         check_live(program)
+        if not (rollback or force or program.deployed_version_id in (None, version.id)):
+            check_gates(program, version, measured or measured_by_lineage(version))
         if version.status not in EXECUTABLE:
             raise Conflict(
                 f"Version {version.number} of {program.name!r} is {version.status}"
@@ -218,6 +248,14 @@ class ProgramService(Initializing):
             )
         return found
 
+    async def showing_row(self, project: str, row_id: str) -> Sequence[Showing]:
+        """The versions whose prompts show a row of a dataset, by program and number."""
+        return await self._store.showing(project, row_id=row_id)
+
+    async def showing_rows_of(self, project: str, dataset: str, versions: Sequence[int]) -> Sequence[Showing]:
+        """As `showing_row`, of all rows of these versions of a dataset."""
+        return await self._store.showing(project, dataset=dataset, versions=versions)
+
     async def versions(self, program: Program, *, limit: int, cursor: str | None) -> Page[Version]:
         return await self._store.versions(program.project, program.id, limit=limit, cursor=cursor)
 
@@ -256,6 +294,29 @@ class ProgramService(Initializing):
         if await self.unready([version]):
             (version,) = await self.initialize([version])
         return version, notes
+
+    async def optimized(
+        self, program: Program, state: Mapping[str, Any], *, parent: Version, lineage: Mapping[str, Any]
+    ) -> Version:
+        """The executable version that an optimizer made of `parent`: `state` is what DSPy dumped of it.
+
+        One with this content that is there already stays as it is. Raises as `import_state`.
+        """
+        check_live(program)
+        kept, _ = _imported(state, parent.definition)
+        if COMPOSED in state:
+            # Nobody but an optimizer may say so: it can name Python code.
+            kept = {**kept, COMPOSED: state[COMPOSED]}
+        definition = replace(parent.definition, state=kept)
+        await self.check_state(program.project, definition)
+        version = await self.add_version(program, definition, parent_id=parent.id, lineage=lineage)
+        if await self.unready([version]):
+            (version,) = await self.initialize([version])
+        if version.status == "ready" and version.parent_id is not None:
+            after = replace(version, status="optimized")
+            await self._store.update_version(after, expected_status="ready")
+            version = after
+        return version
 
     async def compare(self, before: Version, after: Version) -> Comparison:
         """What differs between two versions of a program."""

@@ -1,0 +1,149 @@
+"""`dspex optimize`: asked for, worked on where nobody else does, watched."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dspex.access.records import CLI, LOCAL_OPERATOR, Author
+from dspex.interfaces.cli.optimization_doors import There, declared_first, node_at, order_of
+from dspex.interfaces.cli.optimization_output import watching
+from dspex.interfaces.cli.ports import Application, WorkingHere
+from dspex.interfaces.cli.waiting import check_goes_on
+from dspex.interfaces.shared import optimization_presenters as presenters
+from dspex.kit import json
+from dspex.kit.errors import Invalid
+from dspex.optimizations.records import Optimization
+
+LOOK_S = 0.5
+# Nobody who waits sees anything happen any more.
+STILL = ("completed", "failed", "cancelled", "paused")
+
+
+class Left(Exception):
+    """Whoever waited does so no more; the message says what becomes of the optimization."""
+
+
+def read_settings(given: Sequence[str]) -> dict[str, Any]:
+    """Of "name=value", where a value is JSON if it can be read so, else text. Raises Invalid (code bad_argument)."""
+    found: dict[str, Any] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or not name:
+            raise Invalid(f"--set takes name=value, not {one!r}.", code="bad_argument")
+        try:
+            found[name] = json.loads(value.encode(errors="surrogateescape"))
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def run(
+    application: Application,
+    config: Path | None,
+    url: str | None,
+    project: str,
+    wanted: Mapping[str, Any],
+    *,
+    watch: bool,
+) -> dict[str, Any]:
+    """The optimization when it is over, or with `watch` False at once. Raises Left, and what refuses it."""
+    node = node_at(url, project)
+    if node is None:
+        return _here(application, config, project, None, wanted, watch=watch)
+    made = node.create(wanted)
+    return watched(node, made["id"]) if watch else node.get(made["id"])
+
+
+def resume(
+    application: Application, config: Path | None, url: str | None, project: str, optimization_id: str
+) -> dict[str, Any]:
+    """Goes on with a paused one, or one that was left, and waits for it."""
+    node = node_at(url, project)
+    if node is None:
+        return _here(application, config, project, optimization_id, {}, watch=True)
+    status = node.get(optimization_id)["status"]
+    check_goes_on("optimization", optimization_id, status)
+    if status == "paused":
+        node.change(optimization_id, "resume")
+    return watched(node, optimization_id)
+
+
+def watched(node: There, optimization_id: str) -> dict[str, Any]:
+    try:
+        with watching() as tell:
+            while (made := node.get(optimization_id))["status"] not in STILL:
+                tell(made)
+                time.sleep(LOOK_S)
+    except KeyboardInterrupt:
+        raise Left(
+            f"the node goes on with it; `dspex optimize cancel {optimization_id}` there would end it."
+        ) from None
+    return made
+
+
+def _here(
+    application: Application,
+    config: Path | None,
+    project: str,
+    optimization_id: str | None,
+    wanted: Mapping[str, Any],
+    *,
+    watch: bool,
+) -> dict[str, Any]:
+    settings, _ = application.load_settings(config, {})
+    known: list[str] = [] if optimization_id is None else [optimization_id]
+
+    async def work() -> dict[str, Any]:
+        async with application.working_here(settings) as here:
+            optimizations = here.services.optimizations
+            if optimization_id is None:
+                made = await _created(here, project, wanted)
+                known.append(made.id)
+            else:
+                made = await optimizations.get(project, optimization_id)
+                check_goes_on("optimization", made.id, made.state)
+                if made.state == "paused":
+                    made = await optimizations.resume(project, made.id)
+            if watch:
+                await _finished(here, made)
+            return dict(presenters.whole_optimization(await optimizations.get(project, made.id)))
+
+    try:
+        return asyncio.run(work())
+    except KeyboardInterrupt:
+        if not known:
+            raise Left("stopped before it was asked for.") from None
+        raise Left(
+            f"stopped; `dspex optimize resume {known[0]}` goes on with it, `dspex optimize cancel {known[0]}` ends it."
+        ) from None
+
+
+async def _created(here: WorkingHere, project: str, wanted: Mapping[str, Any]) -> Optimization:
+    services = here.services
+    operator, order = replace(LOCAL_OPERATOR, project=project), order_of(wanted)
+    author = Author(project, CLI)
+    async with services.audit.operation(author, "optimization.create", order.program) as told:
+        made, _ = await declared_first(here, project, lambda: services.optimizations.create(operator, order))
+        told["id"] = made.id
+    return made
+
+
+async def _finished(here: WorkingHere, made: Optimization) -> None:
+    """Returns when it is over, or paused by somebody. Interrupted, it gives the job back before it passes that on."""
+    stop = asyncio.Event()
+    doing = asyncio.create_task(here.finish(made.project, made.id, stop))
+    try:
+        with watching() as tell:
+            while not doing.done():
+                found = await here.services.optimizations.get(made.project, made.id)
+                tell(dict(presenters.optimization(found)))
+                if found.state in STILL:
+                    break
+                await asyncio.wait([doing], timeout=LOOK_S)
+    finally:
+        stop.set()
+        await asyncio.wait([doing])
+    doing.result()

@@ -1,0 +1,1 @@
+"""Better versions of programs, found by DSPy's optimizers as durable jobs."""
