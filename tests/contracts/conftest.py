@@ -8,19 +8,23 @@ import pytest
 from dspex.access.ports import AuditStore, KeyStore
 from dspex.configuration.settings import Settings
 from dspex.datasets.ports import DatasetStore
+from dspex.evaluations.ports import EvaluationStore
 from dspex.executions.background.ports import BackgroundStore
 from dspex.executions.batches.ports import BatchStore
 from dspex.executions.feedback.ports import FeedbackStore
 from dspex.executions.ports import ExecutionStore, Nodes, Recorder
 from dspex.gateway.ports import BudgetLedger
 from dspex.jobs.ports import JobStore
+from dspex.optimizations.ports import Journal, OptimizationStore
 from dspex.programs.ports import ProgramStore
 from dspex.providers.memory.access import MemoryAudit, MemoryKeys
 from dspex.providers.memory.budgets import MemoryBudgets
 from dspex.providers.memory.datasets import MemoryDatasets
+from dspex.providers.memory.evaluations import MemoryEvaluations
 from dspex.providers.memory.executions import MemoryExecutions, MemoryNodes
 from dspex.providers.memory.feedback import MemoryFeedback
 from dspex.providers.memory.jobs import MemoryBackground, MemoryBatches, MemoryJobs
+from dspex.providers.memory.optimizations import MemoryJournal, MemoryOptimizations
 from dspex.providers.memory.programs import MemoryPrograms
 from dspex.providers.memory.signatures import MemorySignatures
 from dspex.signatures.ports import SignatureStore
@@ -42,6 +46,9 @@ class Stores:
     batches: BatchStore
     datasets: DatasetStore
     feedback: FeedbackStore
+    evaluations: EvaluationStore
+    optimizations: OptimizationStore
+    journal: Journal
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
@@ -64,6 +71,9 @@ async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
             MemoryBatches(jobs, executions),
             MemoryDatasets(),
             MemoryFeedback(executions),
+            MemoryEvaluations(jobs, executions),
+            MemoryOptimizations(jobs, journal := MemoryJournal()),
+            journal,
         )
         return
     url = request.getfixturevalue(f"{request.param}_url")
@@ -82,4 +92,7 @@ async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
             database.batches,
             database.datasets,
             database.feedback,
+            database.evaluations,
+            database.optimizations,
+            database.journal,
         )

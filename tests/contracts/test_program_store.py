@@ -188,6 +188,24 @@ async def test_a_version_that_cannot_run_is_not_deployed(stores: Stores) -> None
     assert len(await stores.programs.deployments("default", one.id)) == 1
 
 
+async def test_a_program_that_was_archived_meanwhile_is_not_deployed(stores: Stores) -> None:
+    one = await added(stores)
+    first, second = await ready(stores, one, "d1"), await ready(stores, one, "d2")
+    await stores.programs.deploy(one, first, deployment(first))
+    gone = await stores.programs.get("default", "qa")
+    assert gone is not None
+    await stores.programs.update(replace(gone, archived_at=NOON))
+    # Whoever read it before that does not know.
+    with pytest.raises(Conflict) as refused:
+        await stores.programs.deploy(one, second, deployment(second, 1))
+    assert refused.value.code == "program_archived"
+    found = await stores.programs.version("default", first.id)
+    assert found is not None and found.status == "deployed"
+    assert len(await stores.programs.deployments("default", one.id)) == 1
+    with pytest.raises(Missing):
+        await stores.programs.deploy(program(name="absent"), second, deployment(second, 2))
+
+
 async def test_deploying_at_once_leaves_one_deployed(stores: Stores) -> None:
     one = await added(stores)
     several = [await ready(stores, one, f"d{n}") for n in range(5)]

@@ -14,9 +14,11 @@ from alembic.script import ScriptDirectory
 
 from dspex.access.records import AuditEntry, Key
 from dspex.configuration.settings import Settings
+from dspex.evaluations.records import ExampleResult
 from dspex.executions.feedback.records import Feedback
 from dspex.executions.records import Execution
 from dspex.gateway.budgeting import Account, Holding
+from dspex.jobs.rules import begun as begin
 from dspex.kit.errors import Conflict
 from dspex.programs.records import CompiledDocument, Deployment
 from dspex.storage import migrations
@@ -25,7 +27,7 @@ from dspex.storage.migrations import HEAD, REVISIONS, config, current, downgrade
 from dspex.storage.opening import open_database
 from dspex.storage.sessions import Sessions
 from dspex.storage.tables import metadata
-from tests.making import NOON, dataset, execution, program, row, version
+from tests.making import NOON, dataset, evaluation, execution, job, program, row, version
 
 
 def on(url: str, use: Callable[[sa.Connection], Any]) -> Any:
@@ -58,6 +60,9 @@ async def fill(url: str) -> None:
         await database.datasets.publish([examples])
         judged = Feedback("f", "default", "e", NOON, score=1.0, correction={"answer": "x"})
         assert await database.feedback.add(judged, most=1)
+        await database.evaluations.submit(evaluated := job("v"), evaluation(id="v"))
+        await database.jobs.change(evaluated, begun := begin(evaluated, "n", NOON))
+        assert await database.evaluations.settle(begun, [ExampleResult(1, "r", "e", 0.5)], {"scored": 1})
         assert await database.keys.add_first(Key("k", "default", "n", "admin", None, "d", NOON, "cli"))
         await database.audit.add(AuditEntry("a", "default", NOON, "cli", "key.create", "n", "done"))
 
@@ -92,6 +97,23 @@ def test_executions_of_before_there_were_pipelines_have_no_steps(empty_database_
     kept = asyncio.run(read())
     assert kept is not None
     assert (kept.inputs, kept.steps) == ({"question": "why?"}, ())
+
+
+def test_an_older_release_finds_no_jobs_that_it_knows_no_handler_for(empty_database_url: str) -> None:
+    def kinds(connection: sa.Connection) -> list[str]:
+        return sorted(connection.execute(sa.text("SELECT kind FROM jobs")).scalars())
+
+    async def add() -> None:
+        async with open_database(Settings(database_url=empty_database_url)) as database:
+            for kind in ("batch", "evaluation", "optimization"):
+                await database.jobs.add(job(kind, kind=kind))
+
+    upgrade(empty_database_url)
+    asyncio.run(add())
+    downgrade(empty_database_url, "0007")
+    assert on(empty_database_url, kinds) == ["batch", "evaluation"]
+    downgrade(empty_database_url, "0006")
+    assert on(empty_database_url, kinds) == ["batch"]
 
 
 def test_the_migrations_make_the_tables_that_the_code_expects(empty_database_url: str) -> None:

@@ -27,6 +27,7 @@ class SqlStoresLater:
 
     async def close(self) -> None:
         if self._stores is not None:
+            await self._stores.journal.close()
             await self._stores.sessions.close()
 
 

@@ -19,9 +19,11 @@ from dspex.storage.sqlite.file import is_sqlite
 
 if TYPE_CHECKING:
     from dspex.datasets.ports import DatasetStore
+    from dspex.evaluations.ports import EvaluationStore
     from dspex.executions.background.ports import BackgroundStore
     from dspex.executions.batches.ports import BatchStore
     from dspex.executions.feedback.ports import FeedbackStore
+    from dspex.optimizations.ports import Journal, OptimizationStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,9 @@ class Database:
     batches: "BatchStore"
     datasets: "DatasetStore"
     feedback: "FeedbackStore"
+    evaluations: "EvaluationStore"
+    optimizations: "OptimizationStore"
+    journal: "Journal"
     signals: SignalStore
     analytics: ExecutionAnalytics
     recorder: ExecutionWriter
@@ -92,6 +97,9 @@ async def _open_server(settings: Settings) -> AsyncIterator[Database]:
             batches=stores.batches,
             datasets=stores.datasets,
             feedback=stores.feedback,
+            evaluations=stores.evaluations,
+            optimizations=stores.optimizations,
+            journal=stores.journal,
             signals=PostgresqlSignals(dialect, stores.sessions),
             recorder=ExecutionWriter(dialect.batch_writer(executions), dialect.moment, durability),
             ping=stores.sessions.ping,
@@ -99,4 +107,5 @@ async def _open_server(settings: Settings) -> AsyncIterator[Database]:
             connections=stores.sessions.connections,
         )
     finally:
+        await stores.journal.close()
         await stores.sessions.close()

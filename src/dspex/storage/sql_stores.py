@@ -9,12 +9,15 @@ from dspex.storage.stores.background import StoredBackground
 from dspex.storage.stores.batches import StoredBatches
 from dspex.storage.stores.budgets import StoredBudgets
 from dspex.storage.stores.datasets import StoredDatasets
+from dspex.storage.stores.evaluations import StoredEvaluations
 from dspex.storage.stores.execution_analytics import StoredAnalytics
 from dspex.storage.stores.executions import StoredExecutions
 from dspex.storage.stores.feedback import StoredFeedback
 from dspex.storage.stores.jobs import StoredJobs
+from dspex.storage.stores.journal import StoredJournal
 from dspex.storage.stores.keys import StoredKeys
 from dspex.storage.stores.nodes import StoredNodes
+from dspex.storage.stores.optimizations import StoredOptimizations
 from dspex.storage.stores.programs import StoredPrograms
 from dspex.storage.stores.signatures import StoredSignatures
 
@@ -35,6 +38,9 @@ class SqlStores:
     batches: StoredBatches
     datasets: StoredDatasets
     feedback: StoredFeedback
+    evaluations: StoredEvaluations
+    optimizations: StoredOptimizations
+    journal: StoredJournal
 
 
 def open_sql_stores(dialect: Dialect) -> SqlStores:
@@ -55,4 +61,7 @@ def open_sql_stores(dialect: Dialect) -> SqlStores:
         batches=StoredBatches(sessions),
         datasets=StoredDatasets(sessions),
         feedback=StoredFeedback(sessions),
+        evaluations=StoredEvaluations(sessions),
+        optimizations=StoredOptimizations(sessions),
+        journal=StoredJournal(sessions),
     )

@@ -1,6 +1,7 @@
 """What answers from a SQLite file before SQLAlchemy is loaded, and how that comes in."""
 
 import asyncio
+import contextlib
 import gc
 import sqlite3
 import threading
@@ -15,11 +16,14 @@ from sqlalchemy.dialects import sqlite
 
 from dspex.access.audit import Audit
 from dspex.application.declaring import declare
-from dspex.configuration.settings import ProgramEntry, Settings
+from dspex.application.maintenance import Maintenance
+from dspex.application.origin import Origin
+from dspex.configuration.settings import ProgramEntry, Retention, Settings
 from dspex.executions.records import ExecutionFilter
 from dspex.kit.clock import SystemClock
 from dspex.kit.errors import Unavailable
 from dspex.kit.facts import Facts
+from dspex.kit.signals import LocalSignals
 from dspex.programs.python_signatures import PythonSignatures
 from dspex.programs.service import ProgramService
 from dspex.storage.batches import upsert_statement
@@ -56,6 +60,16 @@ def file(sqlite_url: str) -> SqliteFile:
 
 def open_connections() -> int:
     return sum(type(one).__name__ == "Configured" for one in gc.get_objects())
+
+
+async def test_the_file_is_nobody_elses_to_read(tmp_path: Path) -> None:
+    made = SqliteFile(str(tmp_path / "below" / "dspex.db"), "normal")
+    await made.prepare()
+    with contextlib.closing(made.connect()) as connection:
+        connection.execute("CREATE TABLE some (id INTEGER)")
+        modes = {one.name: one.stat().st_mode & 0o777 for one in (tmp_path / "below").iterdir()}
+    assert modes == dict.fromkeys(("dspex.db", "dspex.db-wal", "dspex.db-shm"), 0o600)
+    assert (tmp_path / "below").stat().st_mode & 0o777 == 0o700
 
 
 def test_rows_are_made_for_the_columns_of_the_table(file: SqliteFile) -> None:
@@ -142,7 +156,7 @@ async def test_a_start_that_changes_nothing_needs_no_sqlalchemy(
             no_pool: Any = None
             signatures = PythonSignatures(database.programs, no_pool, SystemClock())
             audit = Audit(database.audit, SystemClock())
-            await declare(programs, signatures, settings(answer), "default", Path(), audit)
+            await declare(programs, signatures, settings(answer), "default", Origin(Path()), audit)
             yield programs
 
     async with started("a"), started("b") as programs:
@@ -166,3 +180,31 @@ def test_a_list_is_read_from_an_index_in_its_order(sqlite_url: str, index: str) 
     connection.close()
     assert f"INDEX {index} " in step
     assert more == [], "rows are sorted"
+
+
+async def test_a_round_that_finds_nothing_to_do_needs_no_sqlalchemy(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(database_url=sqlite_url)
+    async with open_database(settings):
+        pass
+
+    def loaded(_: SqliteFile) -> Any:
+        raise AssertionError("SQLAlchemy was loaded")
+
+    monkeypatch.setattr(opening, "_sql_stores", loaded)
+    async with open_database(settings) as database:
+        maintenance = Maintenance(
+            database.executions,
+            database.nodes,
+            database.budgets,
+            LocalSignals(),
+            Retention(days=1, rows=10),
+            SystemClock(),
+            "n",
+            audit=database.audit,
+            datasets=database.datasets,
+            feedback=database.feedback,
+        )
+        await maintenance.beat()
+        await maintenance.prune()

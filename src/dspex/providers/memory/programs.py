@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from dspex.kit.errors import Conflict, Invalid, Missing, Problem
 from dspex.kit.paging import Page, decode_cursor, encode_cursor
-from dspex.programs.records import EXECUTABLE, CompiledDocument, Deployment, Program, Version
+from dspex.programs.records import EXECUTABLE, CompiledDocument, Deployment, Program, Showing, Version
+from dspex.programs.rules import check_live
 
 
 class MemoryPrograms:
@@ -86,6 +87,30 @@ class MemoryPrograms:
             if one.archived_at is None and one.deployed_version_id is not None
         ]
 
+    async def showing(
+        self,
+        project: str,
+        *,
+        row_id: str | None = None,
+        dataset: str | None = None,
+        versions: Sequence[int] = (),
+    ) -> Sequence[Showing]:
+        found = []
+        for version in self._versions.values():
+            lineage = version.lineage or {}
+            demos = [one for one in lineage.get("demos", ()) if one.get("row") is not None]
+            if row_id is not None:
+                demos = [one for one in demos if one["row"] == row_id]
+            source = lineage.get("dataset", {})
+            if dataset is not None and (
+                source.get("name") != dataset or source.get("version") not in versions
+            ):
+                continue
+            if version.project == project and demos:
+                name = self._programs[project, version.program_id].name
+                found.append(Showing(name, version.number, version.status, len(demos)))
+        return sorted(found, key=lambda one: (one.program, one.version))
+
     async def compiled(self, project: str, digest: str) -> CompiledDocument | None:
         return self._compiled.get((project, digest))
 
@@ -138,6 +163,7 @@ class MemoryPrograms:
         if stored is None or stored.status not in EXECUTABLE:
             raise _changed(version)
         pointing = self._stored(program)
+        check_live(pointing)
         for one in self._of(program.project, program.id):
             if one.status == "deployed":
                 back = replace(one, status="ready" if one.parent_id is None else "optimized")

@@ -30,12 +30,16 @@ class SqliteFile:
     def _prepare(self) -> None:
         directory = Path(self.path).parent
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise unavailable(f"its directory {directory} can't be made ({error.strerror})") from None
         try:
+            # What is in it is nobody else's affair; SQLite's own files beside it have the mode of this one.
+            os.close(os.open(self.path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
             # Here rather than by the pool: a connection that aiosqlite fails to open leaves a thread behind.
             self.connect().close()
+        except OSError as error:
+            raise unavailable(f"{self.path} can't be opened ({error.strerror})") from None
         except sqlite3.Error as error:
             raise as_unavailable(error) or error from None
         self._opened = self._file()

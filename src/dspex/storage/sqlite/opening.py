@@ -18,6 +18,7 @@ from dspex.storage.sqlite.file import SqliteFile, path_of
 from dspex.storage.sqlite.jobs import SqliteJobs
 from dspex.storage.sqlite.nodes import SqliteNodes
 from dspex.storage.sqlite.programs import SqlitePrograms
+from dspex.storage.sqlite.pruning import SqliteAudit, SqliteDatasets, SqliteFeedback
 from dspex.storage.sqlite.signals import SqliteSignals
 from dspex.storage.sqlite.statements import SqliteStatements
 from dspex.storage.stores.execution_rows import COLUMNS, KEY
@@ -45,12 +46,15 @@ async def open_sqlite(settings: Settings) -> AsyncIterator[Database]:
             nodes=SqliteNodes(statements, later),
             budgets=SqliteBudgets(statements, later),
             keys=Deferred(later, "keys"),
-            audit=Deferred(later, "audit"),
+            audit=SqliteAudit(statements, later),
             jobs=SqliteJobs(statements, later),
             background=Deferred(later, "background"),
             batches=Deferred(later, "batches"),
-            datasets=Deferred(later, "datasets"),
-            feedback=Deferred(later, "feedback"),
+            evaluations=Deferred(later, "evaluations"),
+            optimizations=Deferred(later, "optimizations"),
+            journal=Deferred(later, "journal"),
+            datasets=SqliteDatasets(statements, later),
+            feedback=SqliteFeedback(statements, later),
             signals=SqliteSignals(file, statements),
             recorder=ExecutionWriter(SqliteBatchWriter(file, upsert), time_text, durability),
             ping=statements.ping,

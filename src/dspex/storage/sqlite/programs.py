@@ -14,7 +14,7 @@ from dspex.storage.stores.paging import last_name, page
 from dspex.storage.stores.program_rows import compiled_of, deployed_of, deployment_of, program_of, version_of
 
 T = TypeVar("T")
-_JSON = frozenset({"settings", "definition", "document", "saved_state", "signature"})
+_JSON = frozenset({"settings", "definition", "document", "saved_state", "signature", "lineage"})
 _TIMES = frozenset({"created_at", "updated_at", "archived_at", "at"})
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from dspex.kit.paging import Page, decode_cursor, encode_cursor
-from dspex.programs.records import CompiledDocument, Deployment, Program, Version
+from dspex.programs.records import CompiledDocument, Deployment, Program, Showing, Version
 from dspex.storage.sessions import Sessions
 from dspex.storage.stores.paging import foreign_cursor, last_name, page
 from dspex.storage.stores.program_rows import compiled_of, deployed_of, deployment_of, program_of, version_of
-from dspex.storage.tables import compiled_documents, deployments, program_versions, programs
+from dspex.storage.tables import compiled_documents, deployments, program_demos, program_versions, programs
 
 MOST_NUMBER = 2**31 - 1
 
@@ -88,6 +88,34 @@ class StoredProgramReader:
         )
         rows = await self._all(sa.select(program_versions, programs.c.name).join(programs, answers))
         return [deployed_of(row) for row in rows]
+
+    async def showing(
+        self,
+        project: str,
+        *,
+        row_id: str | None = None,
+        dataset: str | None = None,
+        versions: Sequence[int] = (),
+    ) -> Sequence[Showing]:
+        demo, version = program_demos.c, program_versions.c
+        query = (
+            sa.select(programs.c.name, version.number, version.status, sa.func.count())
+            .select_from(program_demos)
+            .join(
+                program_versions,
+                sa.and_(version.project == demo.project, version.id == demo.version_id),
+            )
+            .join(programs, sa.and_(programs.c.project == demo.project, programs.c.id == demo.program_id))
+            .where(demo.project == project)
+            .group_by(programs.c.name, version.number, version.status)
+            .order_by(programs.c.name, version.number)
+        )
+        if row_id is not None:
+            query = query.where(demo.row_id == row_id)
+        if dataset is not None:
+            query = query.where(demo.dataset == dataset, demo.dataset_version.in_(versions))
+        async with self._sessions.reading() as session:
+            return [Showing(*row) for row in await session.execute(query)]
 
     async def compiled(self, project: str, digest: str) -> CompiledDocument | None:
         table = compiled_documents.c

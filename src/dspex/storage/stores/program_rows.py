@@ -31,6 +31,24 @@ def version_row(version: Version) -> dict[str, Any]:
     return asdict(version)
 
 
+def demo_rows(version: Version) -> list[dict[str, Any]]:
+    """A row for each demo that came from a dataset."""
+    return [
+        {
+            "project": version.project,
+            "version_id": version.id,
+            "position": position,
+            "program_id": version.program_id,
+            "predictor": str(demo.get("predictor")),
+            "row_id": str(demo["row"]),
+            "dataset": version.lineage["dataset"]["name"],
+            "dataset_version": version.lineage["dataset"]["version"],
+        }
+        for position, demo in enumerate((version.lineage or {}).get("demos", ()))
+        if demo.get("row") is not None and version.lineage is not None
+    ]
+
+
 def version_of(row: Mapping[Any, Any]) -> Version:
     definition = row["definition"]
     lm = LanguageModelChoice(**definition["lm"])

@@ -6,10 +6,11 @@ import sqlalchemy as sa
 
 from dspex.kit.errors import Conflict, Missing
 from dspex.programs.records import EXECUTABLE, CompiledDocument, Deployment, Program, Version
+from dspex.programs.rules import archived
 from dspex.storage.sessions import WriteSession
 from dspex.storage.stores.program_reader import StoredProgramReader
-from dspex.storage.stores.program_rows import program_row, version_of, version_row
-from dspex.storage.tables import compiled_documents, deployments, program_versions, programs
+from dspex.storage.stores.program_rows import demo_rows, program_row, version_of, version_row
+from dspex.storage.tables import compiled_documents, deployments, program_demos, program_versions, programs
 
 _versions = program_versions.c
 
@@ -54,6 +55,8 @@ class StoredPrograms(StoredProgramReader):
             newest = await session.execute(sa.select(sa.func.max(_versions.number)).where(ours))
             numbered = replace(version, number=(newest.scalar_one() or 0) + 1)
             await session.execute(sa.insert(program_versions).values(version_row(numbered)))
+            if demos := demo_rows(numbered):
+                await session.execute(sa.insert(program_demos), demos)
         return numbered
 
     async def update_version(self, version: Version, *, expected_status: str) -> None:
@@ -78,7 +81,7 @@ class StoredPrograms(StoredProgramReader):
             raise _changed(version, expected_status)
 
     async def deploy(self, program: Program, version: Version, deployment: Deployment) -> None:
-        """Raises Missing for an unknown program, Conflict (version_changed) when the version can't run."""
+        """Raises Missing for an unknown program, Conflict: version_changed, program_archived."""
         async with self._sessions.writing() as session:
             await self._sessions.dialect.serialize(session, "versions", program.project, program.id)
             await _step_back(session, program, version)
@@ -95,11 +98,15 @@ class StoredPrograms(StoredProgramReader):
                 raise _changed(version, version.status)
             pointed = await session.execute(
                 sa.update(programs)
-                .where(_is(program))
+                .where(_is(program), programs.c.archived_at.is_(None))
                 .values(deployed_version_id=version.id, updated_at=deployment.at)
             )
             if pointed.rowcount != 1:
-                raise _missing(program)
+                is_there = sa.select(programs.c.id).where(_is(program))
+                if (await session.execute(is_there)).first() is None:
+                    raise _missing(program)
+                # Archived since it was read.
+                raise archived(program)
             await session.execute(sa.insert(deployments).values(asdict(deployment)))
 
     async def add_compiled(self, compiled: CompiledDocument) -> None:
