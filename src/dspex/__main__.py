@@ -6,6 +6,8 @@ import sys
 
 
 def main() -> None:
+    if {"serve", "work"} & set(sys.argv[1:]):
+        _hide()
     # Nothing that importing makes is garbage, nor is it later: the collector need not look at it.
     gc.disable()
     # Looking for some opens the metadata of every package that is installed. There is none that DSPex wants.
@@ -18,6 +20,13 @@ def main() -> None:
     gc.freeze()
     gc.enable()
     command()
+
+
+def _hide() -> None:
+    """At once: what is in the environment of a node can be read by others of its user until it hides itself."""
+    from dspex.application.hardening import forbid_inspection
+
+    forbid_inspection()
 
 
 def _import_structlog() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dspex.configuration.settings import Settings
-from dspex.interfaces.cli.ports import Application, Finding
+from dspex.interfaces.cli.ports import Application, Finding, WorkingHere
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import Invalid
 from dspex.programs.records import Definition, ProgramSettings
@@ -20,6 +20,7 @@ class _Application:
     def __init__(self) -> None:
         # Where the configuration is: states that DSPy saved are named from there.
         self._directory = Path()
+        self._path: Path | None = None
 
     def serve(self, file: Path | None, overrides: Mapping[str, Any]) -> None:
         # Nothing that starting makes is garbage: collecting meanwhile would cost a tenth of the start.
@@ -39,6 +40,7 @@ class _Application:
 
         settings, path = load_settings(file, **overrides)
         self._directory = path.parent if path else Path()
+        self._path = path
         return settings, path
 
     def open_services(self, settings: Settings) -> AbstractAsyncContextManager[Services]:
@@ -49,6 +51,18 @@ class _Application:
         hide_secrets(settings)
         configure_logs("warning", settings.log_format)
         return open_services(settings)
+
+    def working_here(self, settings: Settings) -> AbstractAsyncContextManager[WorkingHere]:
+        from dspex.application.observing import hide_secrets
+        from dspex.application.origin import origin_of
+        from dspex.application.source import Source
+        from dspex.application.working_here import working_here
+        from dspex.observability.logs import configure_logs
+
+        hide_secrets(settings)
+        configure_logs("warning", settings.log_format)
+        origin = origin_of(Source(self._path, {}, self._directory, self._path), settings)
+        return working_here(settings, origin)
 
     def definition(self, settings: Settings, program: str) -> tuple[Definition, ProgramSettings] | None:
         from dspex.application.declaring import definition_of, settings_of

@@ -11,6 +11,7 @@ import structlog
 
 from dspex.access.audit import Audit
 from dspex.access.records import FILE, Author
+from dspex.application.origin import Origin
 from dspex.configuration.pipelines import PipelineEntry
 from dspex.configuration.settings import ProgramEntry, Settings
 from dspex.executions.mock import Mock
@@ -32,10 +33,13 @@ async def declare(
     signatures: PythonSignatures,
     settings: Settings,
     project: str,
-    directory: Path,
+    origin: Origin,
     audit: Audit,
 ) -> None:
     """Registers, initializes and deploys what the file declares; archives what it no longer does.
+
+    What another file declared stays as it is, and is warned of; where that one is still there and means something
+    else by a name, this one is refused.
 
     Whatever answers in any project and was compiled by other releases only is compiled for this one, and all new
     versions with it. A version is deployed when the file asks for another one than last time; what an operator
@@ -46,17 +50,23 @@ async def declare(
     for note in settings.dspy_cli.notes if settings.dspy_cli is not None else ():
         log.warning("dspy_cli_project", note=note)
     wanted = [
-        (entry, definition_of(await with_document(entry, signatures, project, settings), settings, directory))
+        (
+            entry,
+            definition_of(
+                await with_document(entry, signatures, project, settings), settings, origin.directory
+            ),
+        )
         for entry in settings.programs
     ]
     # Before anything is changed: a bad file is refused whole.
-    for entry in settings.programs:
-        await _check_name(programs, project, entry.name)
+    for entry, definition in wanted:
+        with suppress(Missing):
+            _check_owner(await programs.get(project, entry.name), definition, origin)
     author = Author(project, FILE)
     declared = [
-        await _declare_one(programs, audit, author, entry, definition) for entry, definition in wanted
+        await _declare_one(programs, audit, author, entry, definition, origin) for entry, definition in wanted
     ]
-    await _archive_others(programs, audit, author, {entry.name for entry in settings.programs})
+    await _archive_others(programs, audit, author, {entry.name for entry in settings.programs}, origin)
     named = [(program.name, version) for program, version in declared] + [*await programs.deployed()]
     names = {version.id: name for name, version in named}
     waiting = await programs.unready([*{version.id: version for _, version in named}.values()])
@@ -106,6 +116,7 @@ def settings_of(entry: ProgramEntry) -> ProgramSettings:
         rate_limit=entry.rate_limit,
         budget=entry.budget,
         alerts=entry.alerts,
+        gates=entry.gates,
     )
 
 
@@ -197,24 +208,35 @@ def _state(file: str | None, directory: Path) -> dict[str, Any] | None:
     return state
 
 
-async def _check_name(programs: ProgramService, project: str, name: str) -> None:
-    with suppress(Missing):
-        _check_source(await programs.get(project, name))
-
-
-def _check_source(program: Program) -> None:
+def _check_owner(program: Program, definition: Definition, origin: Origin) -> None:
     if program.source != "file":
         raise Conflict(
             f"The file declares {program.name!r}, but a program of that name was made through the API. "
             "Give the one in the file another name; names are never given away again.",
             code="program_made_by_api",
         )
+    settings, other = program.settings, program.settings.declared_in
+    if program.archived_at is not None or other in (None, origin.name):
+        return
+    if settings.declared != definition_digest(definition) and origin.has(other):
+        raise Conflict(
+            f"{program.name!r} is declared by {origin.place_of(other)} as well, which means something else by it. Give "
+            "each file a database of its own (`data_dir`, or --data-dir); or if this file stands for that one now, "
+            "remove that one.",
+            code="program_of_another_file",
+        )
 
 
 async def _declare_one(
-    programs: ProgramService, audit: Audit, author: Author, entry: ProgramEntry, definition: Definition
+    programs: ProgramService,
+    audit: Audit,
+    author: Author,
+    entry: ProgramEntry,
+    definition: Definition,
+    origin: Origin,
 ) -> tuple[Program, Version]:
-    project, settings, digest = author.project, settings_of(entry), definition_digest(definition)
+    project, digest = author.project, definition_digest(definition)
+    settings = replace(settings_of(entry), declared=digest, declared_in=origin.name)
     try:
         program = await programs.get(project, entry.name)
     except Missing:
@@ -224,7 +246,7 @@ async def _declare_one(
                     project,
                     entry.name,
                     definition,
-                    settings=replace(settings, declared=digest),
+                    settings=settings,
                     source="file",
                     description=entry.description,
                 )
@@ -233,8 +255,8 @@ async def _declare_one(
                 raise
             # Another node that starts with the same file was faster.
             program = await programs.get(project, entry.name)
-    _check_source(program)
-    settings = replace(settings, declared=digest, declared_after=program.settings.declared_after)
+    _check_owner(program, definition, origin)
+    settings = replace(settings, declared_after=program.settings.declared_after)
     if program.settings.declared != digest:
         history = await programs.history(program)
         settings = replace(settings, declared_after=history[0].id if history else None)
@@ -266,18 +288,31 @@ async def _deploy_awaited(
 ) -> None:
     history = await programs.history(program)
     if is_awaited(program.settings, history):
-        async with audit.operation(author, "program.deploy", program.name, version=version.number):
-            await programs.deploy(program, version)
+        try:
+            async with audit.operation(author, "program.deploy", program.name, version=version.number):
+                await programs.deploy(program, version)
+        except Conflict as refused:
+            if refused.code != "gate_not_met":
+                raise
+            log.error("program_not_deployed", program=program.name, reason=refused.message)
     elif history[0].version_id != version.id:
         log.info("operators_version_kept", program=program.name, version_of_the_file=version.number)
 
 
-async def _archive_others(programs: ProgramService, audit: Audit, author: Author, declared: set[str]) -> None:
+async def _archive_others(
+    programs: ProgramService, audit: Audit, author: Author, declared: set[str], origin: Origin
+) -> None:
     cursor: str | None = None
     while True:
         page = await programs.list(author.project, include_archived=False, limit=200, cursor=cursor)
         for program in page.data:
-            if program.source == "file" and program.name not in declared:
+            if program.source != "file" or program.name in declared:
+                continue
+            if program.settings.declared_in not in (None, origin.name):
+                log.warning(
+                    "program_of_another_file", program=program.name, file=program.settings.declared_in
+                )
+            else:
                 log.info("program_archived", program=program.name, reason="no longer in the file")
                 async with audit.operation(author, "program.archive", program.name):
                     await programs.archive(program)

@@ -15,6 +15,7 @@ from datetime import datetime
 from dspex.access.audit import Audit
 from dspex.access.authentication import Authenticator
 from dspex.access.service import Keys
+from dspex.application import seldom
 from dspex.application.gateway_parts import GatewayParts, open_gateway_parts
 from dspex.application.job_counts import EVERY_S as COUNT_JOBS_S
 from dspex.application.job_counts import JobCounts
@@ -22,9 +23,8 @@ from dspex.application.jobs_check import JobsCheck
 from dspex.application.lazy_pools import LazyPools
 from dspex.application.maintenance import DEAD_AFTER, Chore, Maintenance
 from dspex.application.observing import observing, unobserved
+from dspex.application.pools_everywhere import PoolsEverywhere
 from dspex.configuration.settings import Settings
-from dspex.executions.background.rules import KIND as EXECUTION
-from dspex.executions.background.running import ExecutionChanges
 from dspex.executions.catalog import Catalog
 from dspex.executions.idempotency import Idempotency
 from dspex.executions.streams import Streams
@@ -34,6 +34,7 @@ from dspex.jobs.rules import queue_limits
 from dspex.jobs.service import Jobs
 from dspex.kit.clock import Clock, SystemClock
 from dspex.kit.facts import Facts
+from dspex.kit.later import later
 from dspex.observability.metrics import Gauges, Pool
 from dspex.observability.observed import Observed
 from dspex.programs.adhoc import AdhocCompiling
@@ -69,6 +70,7 @@ class Foundation:
     gateway: GatewayParts
     reading: ReadingProcesses
     pools: LazyPools
+    pools_everywhere: PoolsEverywhere
     checks: tuple[Check, ...]
     observed: Observed
     jobs: Jobs
@@ -96,6 +98,7 @@ async def open_foundation(
         reading = ReadingProcesses()
         stack.push_async_callback(reading.aclose)
         signals = DatabaseSignals(database.signals, node)
+        pools_everywhere = PoolsEverywhere(pools, signals, database.nodes, clock, node)
         authenticator = Authenticator(database.keys, signals, clock)
         audit = Audit(database.audit, clock)
         stack.push_async_callback(audit.close)
@@ -115,6 +118,7 @@ async def open_foundation(
                 pool=lambda: None if (found := database.connections()) is None else Pool(*found),
             )
             observed = await stack.enter_async_context(observing(settings, facts, clock, node, gauges))
+            await stack.enter_async_context(pools_everywhere.answering())
             await stack.enter_async_context(signals.listening())
             maintenance = Maintenance(
                 database.executions,
@@ -138,7 +142,7 @@ async def open_foundation(
             await stack.enter_async_context(maintenance.running())
         else:
             observed = unobserved(settings, facts, clock, node)
-        changes = {EXECUTION: ExecutionChanges(database.background, database.executions, database.jobs)}
+        changes = later(lambda: seldom.job_changes(database))
         jobs = Jobs(
             database.jobs,
             signals,
@@ -176,6 +180,7 @@ async def open_foundation(
             gateway=gateway,
             reading=reading,
             pools=pools,
+            pools_everywhere=pools_everywhere,
             checks=tuple(checks),
             observed=observed,
             jobs=jobs,

@@ -5,6 +5,8 @@ from typing import Any
 
 from dspex.application.foundation import Foundation
 from dspex.configuration.settings import Settings
+from dspex.evaluations.rules import KIND as EVALUATION
+from dspex.evaluations.running import EvaluationHandler
 from dspex.executions.background.rules import KIND as EXECUTION
 from dspex.executions.background.running import ExecutionHandler
 from dspex.executions.batches.running import BatchHandler
@@ -14,6 +16,7 @@ from dspex.interfaces.shared.services import Services
 from dspex.jobs.ports import Handler
 from dspex.jobs.records import Job
 from dspex.jobs.rules import WEBHOOK
+from dspex.optimizations.rules import KIND as OPTIMIZATION
 from dspex.providers.webhook_jobs import WebhookHandler
 
 
@@ -38,5 +41,15 @@ def handlers(foundation: Foundation, services: Services, settings: Settings) -> 
         BATCH: BatchHandler(
             services.predictions, database.batches, database.recorder, foundation.keys, foundation.clock
         ),
+        EVALUATION: EvaluationHandler(
+            services.predictions,
+            database.evaluations,
+            database.datasets,
+            database.recorder,
+            foundation.keys,
+            services.evaluations.metrics,
+            foundation.clock,
+        ),
+        OPTIMIZATION: services.optimizing,
         WEBHOOK: WebhookHandler(describe, webhooks.secret_env, webhooks.allow_private, foundation.clock),
     }

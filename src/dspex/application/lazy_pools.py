@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dspex.configuration.pools import GENERAL, PoolSettings
+from dspex.evaluations.metrics.errors import MetricFailed
+from dspex.evaluations.metrics.records import Score
+from dspex.evaluations.ports import MetricTask
 from dspex.executions.native.answers import Answer
 from dspex.executions.ports import PoolHost, PoolTask, PoolView
 from dspex.kit.clock import Clock
@@ -62,6 +65,10 @@ class LazyPools:
 
     async def signatures(self, references: Sequence[str]) -> list[Mapping[str, Any] | Refused]:
         return await self._open().signatures(references)
+
+    async def score(self, task: MetricTask, host: PoolHost) -> Sequence[Score | MetricFailed]:
+        """See `evaluations.ports.MetricPools`."""
+        return await self._open().score(task, host)
 
     async def aclose(self) -> None:
         if self._opened is not None:

@@ -17,6 +17,7 @@ from dspex.application.declaring import declare
 from dspex.application.foundation import Foundation, open_foundation
 from dspex.application.hardening import keep_descriptors
 from dspex.application.observing import hide_secrets
+from dspex.application.origin import origin_of
 from dspex.application.preparing import prepare
 from dspex.application.seldom import declare_datasets
 from dspex.application.source import Source, to_text
@@ -114,7 +115,7 @@ class Node:
         )
         self._running = await self._built(self._foundation, self._settings)
         if self._prepare:
-            await prepare(self._foundation, self._settings, self._source.directory)
+            await prepare(self._foundation, self._settings, origin_of(self._source, self._settings))
         self._foundation.signals.on(RELOAD, self._asked_to_reload)
         self._foundation.signals.on(JOBS_WAITING, lambda _: self._ask_for_workers())
         self._begin(self._tend_workers(self._foundation))
@@ -125,6 +126,10 @@ class Node:
 
     def _now(self) -> Settings:
         return self._settings if self._running is None else self._running.settings
+
+    def leave(self) -> None:
+        """Has the processes that run jobs end as well. Called when this one is told to, by a signal's handler."""
+        self._work.terminate()
 
     async def _stop(self) -> None:
         self._work.terminate()
@@ -190,7 +195,7 @@ class Node:
                 foundation.python_signatures,
                 settings,
                 DEFAULT_PROJECT,
-                self._source.directory,
+                origin_of(self._source, settings),
                 foundation.audit,
             )
         except BaseException:

@@ -20,7 +20,7 @@ from dspex.observability.metrics import DIRECTORY, Gauges, Metrics
 from dspex.observability.notifying import post_alerts
 from dspex.observability.observed import Observed
 from dspex.observability.tracing import Sampler, Tracer
-from dspex.programs.rules import ADHOC, EMBEDDINGS
+from dspex.programs.rules import ADHOC, EMBEDDINGS, OPTIMIZATIONS
 from dspex.providers.secrets import secret
 from dspex.providers.telemetry.addresses import destination
 
@@ -57,7 +57,7 @@ async def observing(
 
 def _programs(settings: Settings) -> set[str]:
     """Those that the operator chose: whoever registers many others must not take their labels."""
-    return {ADHOC, EMBEDDINGS, *(entry.name for entry in settings.programs)}
+    return {ADHOC, EMBEDDINGS, OPTIMIZATIONS, *(entry.name for entry in settings.programs)}
 
 
 def metrics_directory(settings: Settings) -> Path | None:

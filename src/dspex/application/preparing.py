@@ -1,11 +1,11 @@
 """What is done once before a node answers, for all its processes: programs and datasets of the file, the first key."""
 
 import sys
-from pathlib import Path
 
 from dspex.access.records import DEFAULT_PROJECT, LOCAL, Author
 from dspex.application.declaring import declare
 from dspex.application.foundation import Foundation
+from dspex.application.origin import Origin
 from dspex.application.seldom import declare_datasets
 from dspex.configuration.settings import Settings
 
@@ -22,15 +22,15 @@ Lost it? On this machine `dspex keys create NAME --role admin` makes another, `d
 """
 
 
-async def prepare(foundation: Foundation, settings: Settings, directory: Path) -> None:
+async def prepare(foundation: Foundation, settings: Settings, origin: Origin) -> None:
     """Raises what `declare` and `declare_datasets` do, and Unavailable."""
-    await declare_datasets(foundation, settings, directory)
+    await declare_datasets(foundation, settings, origin.directory)
     await declare(
         foundation.programs,
         foundation.python_signatures,
         settings,
         DEFAULT_PROJECT,
-        directory,
+        origin,
         foundation.audit,
     )
     if settings.asks_for_keys:

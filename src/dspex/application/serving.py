@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -17,8 +18,11 @@ from uvicorn.supervisors import Multiprocess
 from dspex.application.banner import announce
 from dspex.application.foundation import open_foundation
 from dspex.application.hardening import forbid_inspection, stop_with_parent
+from dspex.application.inheritance import Environment, Inheritance, inherit
 from dspex.application.node import Node
 from dspex.application.observing import hide_secrets, make_metrics_directory
+from dspex.application.origin import origin_of
+from dspex.application.pool_users import check_pool_users
 from dspex.application.preparing import prepare
 from dspex.application.source import Source, from_text, opened, to_text
 from dspex.application.work_processes import WorkProcesses
@@ -35,9 +39,15 @@ log = structlog.get_logger(__name__)
 class _Server(uvicorn.Server):
     """Says that it is ready once it can be reached; ends with 0 when told to stop, not by the signal."""
 
-    def __init__(self, config: uvicorn.Config, settings: Settings) -> None:
+    def __init__(self, config: uvicorn.Config, settings: Settings, node: Node) -> None:
         super().__init__(config)
         self._settings = settings
+        self._node = node
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # While requests under way are finished, and not after that.
+        self._node.leave()
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -53,7 +63,11 @@ class _Server(uvicorn.Server):
 
 
 class _Supervisor(Multiprocess):
-    """Keeps the processes alive, and has the settings that the next one will be started with."""
+    """Keeps the processes alive, and has the settings that the next one will be started with.
+
+    While it runs its own environment is only what every program may be started with: uvicorn and Python start
+    processes with that. Those that serve ask for the rest.
+    """
 
     def __init__(
         self,
@@ -68,12 +82,30 @@ class _Supervisor(Multiprocess):
         self._known: set[int] = set()
         self._settings = settings
         self._source = source
-        self._work = WorkProcesses(settings.jobs.workers, lambda: to_text(self._settings, self._source))
+        self._whole: Environment = {}
+        self._inheritance = Inheritance(self._left_to)
+        self._work = WorkProcesses(
+            settings.jobs.workers, lambda: to_text(self._settings, self._source), lambda: self._whole
+        )
 
     def run(self) -> None:
         signal.signal(JOBS_WAIT, lambda *_: self._work.ask())
+        self._hand_down()
         super().run()
         self._work.join(self._settings.server.drain_s)
+        self._inheritance.close()
+
+    def _hand_down(self) -> None:
+        """What this process knows of its environment goes to those that serve, and out of its own."""
+        self._whole = {
+            **os.environ,
+            HANDED_DOWN: to_text(self._settings, self._source),
+            PARENT: str(os.getpid()),
+        }
+        _replace_environment(self._inheritance.start_with(self._whole))
+
+    def _left_to(self, pid: int) -> Environment | None:
+        return self._whole if any(process.pid == pid for process in self.processes) else None
 
     def terminate_all(self) -> None:
         self._work.terminate()
@@ -103,6 +135,7 @@ class _Supervisor(Multiprocess):
 
     def handle_hup(self) -> None:
         """Hands the new configuration to the processes: they take it while they serve."""
+        _replace_environment(self._whole)
         try:
             settings, waiting = reloaded(self._settings, self._source.load())
             # All that may be refused, so that a process that is started later has nothing that others refused.
@@ -113,8 +146,8 @@ class _Supervisor(Multiprocess):
         else:
             self._settings = settings
             hide_secrets(settings)
-            os.environ[HANDED_DOWN] = to_text(self._settings, self._source)
             log.info("reloading", processes=len(self.processes), needs_restart=waiting)
+        self._hand_down()
         for process in self.processes:
             if process.pid is not None:
                 os.kill(process.pid, signal.SIGHUP)
@@ -144,6 +177,7 @@ def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
     check_exposure(settings)
     hide_secrets(settings)
     configure_logs(settings.log_level, settings.log_format)
+    check_pool_users(settings, source)
     options: dict[str, Any] = {
         "log_config": None,
         "access_log": False,
@@ -164,8 +198,6 @@ def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
             return
         asyncio.run(_prepare(settings, source))
         metrics = make_metrics_directory(settings)
-        os.environ[HANDED_DOWN] = to_text(settings, source)
-        os.environ[PARENT] = str(os.getpid())
         announce(settings, port=port)
         config = uvicorn.Config(
             "dspex.application.serving:worker", factory=True, workers=settings.server.workers, **options
@@ -177,7 +209,7 @@ def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
 def _serve_alone(
     node: Node, settings: Settings, sockets: list[socket.socket], options: Mapping[str, Any]
 ) -> None:
-    server = _Server(uvicorn.Config(node, **options), settings)
+    server = _Server(uvicorn.Config(node, **options), settings, node)
     try:
         server.run(sockets=sockets)
     except SystemExit:
@@ -187,6 +219,12 @@ def _serve_alone(
     if node.failure is not None:
         raise node.failure
     log.info("stopped")
+
+
+def _replace_environment(environment: Environment) -> None:
+    wanted = dict(environment)
+    os.environ.clear()
+    os.environ.update(wanted)
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -209,7 +247,7 @@ def _bound(host: str, port: int) -> socket.socket:
 
 def worker() -> Node:
     """One of several processes; the parent has prepared everything and read the configuration."""
-    forbid_inspection()
+    inherit()
     stop_with_parent(int(os.environ[PARENT]))
     settings, source = from_text(os.environ[HANDED_DOWN])
     hide_secrets(settings)
@@ -219,4 +257,4 @@ def worker() -> Node:
 
 async def _prepare(settings: Settings, source: Source) -> None:
     async with open_foundation(settings) as foundation:
-        await prepare(foundation, settings, source.directory)
+        await prepare(foundation, settings, origin_of(source, settings))

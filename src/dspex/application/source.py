@@ -12,11 +12,15 @@ from dspex.configuration.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """`file` as it was named on the command line, and what else was said there. Paths in it start at `directory`."""
+    """`file` as it was named on the command line, and what else was said there. Paths in it start at `directory`.
+
+    `path` is the file that was read, also when none was named; None without any.
+    """
 
     file: Path | None
     overrides: Mapping[str, Any]
     directory: Path
+    path: Path | None = None
 
     def load(self) -> Settings:
         """Raises Invalid for a configuration with mistakes in it."""
@@ -26,7 +30,7 @@ class Source:
 
 def opened(file: Path | None, overrides: Mapping[str, Any]) -> tuple[Settings, Source]:
     settings, path = load_settings(file, **overrides)
-    return settings, Source(file, overrides, path.parent if path else Path())
+    return settings, Source(file, overrides, path.parent if path else Path(), path)
 
 
 def to_text(settings: Settings, source: Source) -> str:
@@ -37,6 +41,7 @@ def to_text(settings: Settings, source: Source) -> str:
             "file": None if source.file is None else str(source.file),
             "overrides": source.overrides,
             "directory": str(source.directory),
+            "path": None if source.path is None else str(source.path),
         },
         default=str,
     )
@@ -44,5 +49,5 @@ def to_text(settings: Settings, source: Source) -> str:
 
 def from_text(text: str) -> tuple[Settings, Source]:
     given = json.loads(text)
-    file = None if given["file"] is None else Path(given["file"])
-    return take_up(given["settings"]), Source(file, given["overrides"], Path(given["directory"]))
+    file, path = (None if given[name] is None else Path(given[name]) for name in ("file", "path"))
+    return take_up(given["settings"]), Source(file, given["overrides"], Path(given["directory"]), path)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dspex.application import seldom
 from dspex.application.foundation import Foundation, open_foundation
+from dspex.application.lazy_optimizers import LazyOptimizers
 from dspex.configuration.models import ModelSettings
 from dspex.configuration.settings import Settings
 from dspex.executions.caching import PredictionCaching
@@ -71,6 +72,8 @@ async def services_on(foundation: Foundation, settings: Settings) -> AsyncIterat
         gateway, database.recorder, clock, facts, bounds, foundation.node, settings.cache.policy
     )
     datasets = later(lambda: seldom.datasets(database, limits, clock))
+    optimizers = LazyOptimizers(settings, clock)
+    optimizing = (foundation, settings, datasets, optimizers, gateway, prices)
     foundation.in_flight.append(executions_in_flight := lambda: executions.in_flight + embeddings.in_flight)
     try:
         yield Services(
@@ -83,6 +86,13 @@ async def services_on(foundation: Foundation, settings: Settings) -> AsyncIterat
             batches=later(lambda: seldom.batches(foundation, settings, predictions)),
             datasets=datasets,
             feedback=later(lambda: seldom.feedback(foundation, datasets)),
+            evaluations=later(
+                lambda: seldom.evaluations(
+                    foundation, settings, gateway, prices, predictions, embeddings, datasets
+                )
+            ),
+            optimizations=later(lambda: seldom.optimizations(*optimizing)),
+            optimizing=later(lambda: seldom.optimization_handler(*optimizing)),
             jobs=foundation.jobs,
             embeddings=embeddings,
             idempotency=foundation.idempotency,
@@ -103,13 +113,14 @@ async def services_on(foundation: Foundation, settings: Settings) -> AsyncIterat
             analytics=database.analytics,
             observed=foundation.observed,
             code=lambda references: code_digest(references, settings.code_roots),
-            pools=foundation.pools,
+            pools=foundation.pools_everywhere,
             inspector=foundation.pools,
             python_signatures=foundation.python_signatures,
             streams=foundation.streams,
         )
     finally:
         foundation.in_flight.remove(executions_in_flight)
+        await optimizers.aclose()
         await gateway.aclose()
 
 

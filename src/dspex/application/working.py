@@ -13,10 +13,11 @@ from typing import Any
 import structlog
 
 from dspex.application.foundation import Foundation, open_foundation
-from dspex.application.hardening import forbid_inspection
+from dspex.application.inheritance import inherit
 from dspex.application.job_handlers import handlers
 from dspex.application.jobs_check import WORKER
 from dspex.application.observing import hide_secrets
+from dspex.application.pool_users import check_pool_users
 from dspex.application.source import Source, from_text, opened
 from dspex.application.wiring import services_on
 from dspex.application.worker_locks import alive
@@ -24,7 +25,7 @@ from dspex.application.working_names import HANDED_DOWN
 from dspex.configuration.reloading import reloaded
 from dspex.configuration.settings import Settings
 from dspex.jobs.lease import Lease
-from dspex.jobs.ports import JOB_CANCELLED, JOBS_WAITING, JobEngine
+from dspex.jobs.ports import JOB_CANCELLED, JOB_PAUSED, JOBS_WAITING, JobEngine
 from dspex.jobs.records import QUEUES
 from dspex.jobs.rules import check_queue, queue_limits
 from dspex.jobs.sweeping import Sweeper
@@ -47,6 +48,7 @@ DEFECT = Internal("Reloading failed by a defect; the log says more.")
 
 def work(file: Path | None, overrides: Mapping[str, Any], queues: Sequence[str]) -> None:
     """Raises DspexError when it can't start: Invalid without DBOS, or for a queue that does not exist."""
+    inherit()
     wanted = [check_queue(name) for name in queues] or list(QUEUES)
     text = os.environ.pop(HANDED_DOWN, None)
     settings, source = opened(file, overrides) if text is None else from_text(text)
@@ -55,9 +57,9 @@ def work(file: Path | None, overrides: Mapping[str, Any], queues: Sequence[str])
             "Jobs need an engine that is not installed; run pip install 'dspex[jobs]'.",
             code="job_engine_missing",
         )
-    forbid_inspection()
     hide_secrets(settings)
     configure_logs(settings.log_level, settings.log_format)
+    check_pool_users(settings, source)
     asyncio.run(_WorkNode(settings, source, wanted, child=text is not None).run())
     log.info("worker_stopped")
 
@@ -140,6 +142,7 @@ class _WorkNode:
     def _listen(self, foundation: Foundation, worker: Worker, sweeper: Sweeper) -> None:
         foundation.signals.on(JOBS_WAITING, lambda _: sweeper.wake())
         foundation.signals.on(JOB_CANCELLED, lambda payload: worker.cancel(payload["project"], payload["id"]))
+        foundation.signals.on(JOB_PAUSED, lambda payload: worker.let_go(payload["project"], payload["id"]))
 
         def reload(payload: Payload) -> None:
             self._request = payload.get("request", "")
@@ -185,7 +188,13 @@ class _WorkNode:
         await asyncio.sleep(FIRST_PRUNE_S)
         while True:
             try:
-                await prune(foundation, engine, timedelta(days=self._settings.jobs.keep_days))
+                kept = self._settings.jobs
+                await prune(
+                    foundation,
+                    engine,
+                    timedelta(days=kept.keep_days),
+                    timedelta(days=kept.optimization.journal_days),
+                )
             except DspexError as error:
                 log.warning("jobs_not_pruned", reason=error.message)
             except Exception:
@@ -205,14 +214,21 @@ class _WorkNode:
         task.add_done_callback(self._tasks.discard)
 
 
-async def prune(foundation: Foundation, engine: JobEngine, age: timedelta) -> None:
-    """Deletes jobs that ended so long ago, of the engine as well, and uploads that came to nothing."""
+async def prune(
+    foundation: Foundation, engine: JobEngine, age: timedelta, journals: timedelta = timedelta(days=3)
+) -> None:
+    """Deletes jobs that ended so long ago, of the engine as well, uploads that came to nothing, and what optimizations
+
+    need to go on.
+    """
     now = foundation.clock.now()
     if jobs := await foundation.database.jobs.prune(completed_before=now - age):
         log.info("jobs_pruned", jobs=jobs)
     await engine.prune(completed_before=now - age)
     if items := await foundation.database.batches.prune(older_than_id=id_at(now - ABANDONED)):
         log.info("abandoned_batch_items_pruned", items=items)
+    if pruned := await foundation.database.optimizations.prune(ended_before=now - journals):
+        log.info("optimization_journals_pruned", optimizations=pruned)
 
 
 def _engine_address(database: str) -> str:

@@ -29,6 +29,22 @@ class BatchSettings(_Section):
     concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
 
 
+class EvaluationSettings(_Section):
+    """How many examples of an evaluation run at once."""
+
+    concurrency: Annotated[int, Field(ge=1, le=1000)] = 32
+
+
+class OptimizationSettings(_Section):
+    """`timeout_s` is how long an optimizer may run, all attempts together; what it waits for limits does not count.
+
+    Journals and events are kept for `journal_days` after the end.
+    """
+
+    timeout_s: Annotated[float, Field(gt=0, le=7 * 86_400)] = 14_400.0
+    journal_days: Annotated[float, Field(gt=0, le=3660)] = 3.0
+
+
 class JobSettings(_Section):
     """`workers` processes of this node run jobs; 0 when `dspex work` runs elsewhere.
 
@@ -41,4 +57,6 @@ class JobSettings(_Section):
     timeout_s: Annotated[float, Field(gt=0, le=14_400)] = 600.0
     keep_days: Annotated[float, Field(gt=0, le=3660)] = 7.0
     batch: BatchSettings = BatchSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    optimization: OptimizationSettings = OptimizationSettings()
     webhooks: CompletionWebhooks = CompletionWebhooks()

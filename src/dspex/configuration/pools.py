@@ -8,6 +8,7 @@ GENERAL = "general"
 POOL_NAME = r"^[a-z][a-z0-9_-]{0,31}$"
 PoolName = Annotated[str, Field(pattern=POOL_NAME)]
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+USER = r"^[A-Za-z_][A-Za-z0-9_.-]{0,63}$"
 
 
 class PoolSettings(BaseModel):
@@ -17,7 +18,8 @@ class PoolSettings(BaseModel):
     whose memory passes `memory_mb` is ended. It is replaced, without dropping a request, after `recycle_requests`,
     after `recycle_s`, or once it holds `recycle_mb`. `environment` is added to the little that a worker gets of the
     node's, `pass_environment` names variables of the node's that it gets as well. With `gpu` its devices are not
-    hidden from it. Requests of one session go to one worker where they can (`hint`) or always (`strict`).
+    hidden from it. Requests of one session go to one worker where they can (`hint`) or always (`strict`). Its workers
+    run as the system's `user`, by default as the node's; only root may choose.
     """
 
     model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
@@ -34,6 +36,7 @@ class PoolSettings(BaseModel):
     queue_timeout_s: Annotated[float, Field(gt=0, le=600)] = 5.0
     gpu: bool = False
     affinity: Literal["none", "hint", "strict"] = "none"
+    user: Annotated[str, Field(pattern=USER)] | None = None
 
     @property
     def recycled_mb(self) -> int:

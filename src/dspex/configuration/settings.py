@@ -15,6 +15,7 @@ from dspex.configuration.access import Access
 from dspex.configuration.alerting import AlertSettings, AlertThresholds
 from dspex.configuration.caching import CachePolicy, CacheSettings
 from dspex.configuration.dspy_cli.project import DspyCli
+from dspex.configuration.gates import Gates
 from dspex.configuration.jobs import JobSettings
 from dspex.configuration.models import ModelRegistry, ModelSettings
 from dspex.configuration.observing import MetricsSettings, TelemetrySettings
@@ -113,6 +114,7 @@ class ProgramEntry(_Section):
     cache: CachePolicy | None = None
     rate_limit: RateLimit | None = None
     budget: Budget | None = None
+    gates: Gates | None = None
     alerts: AlertThresholds | None = None
 
     @field_validator("signature")

@@ -18,6 +18,7 @@ from dspex.executions.steps import Progress
 from dspex.gateway.records import LanguageModelCall
 from dspex.kit.clock import Clock
 from dspex.kit.tracing import TraceContext
+from dspex.kit.waiting import Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,17 @@ def ended(
     )
 
 
-def finished(begun: Begun, outcome: Outcome, execution: Execution) -> ExecutionFinished:
+def finished(
+    begun: Begun, outcome: Outcome, execution: Execution, waiting: Waiting | None = None
+) -> ExecutionFinished:
+    """`waiting` is how long a program in a pool waited for models."""
     thresholds = begun.runnable.settings.alerts
-    return ExecutionFinished(execution, begun.request.size, outcome.size, thresholds, begun.span)
+    pool_s = None
+    if waiting is not None and execution.duration_ms is not None:
+        pool_s = max(execution.duration_ms / 1000 - waiting.total_s, 0.0)
+    return ExecutionFinished(
+        execution, begun.request.size, outcome.size, thresholds, begun.span, pool_s=pool_s
+    )
 
 
 def _executor(runnable: Runnable) -> str:

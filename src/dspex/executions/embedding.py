@@ -22,7 +22,7 @@ from dspex.executions.recording import in_any_case
 from dspex.executions.records import Execution, ExecutionError, ExecutionStatus
 from dspex.executions.requests import Bounds
 from dspex.executions.service import DEFECT, GRACE_S
-from dspex.gateway.records import CallContext, EmbeddingReply, EmbeddingRequest, LanguageModelCall
+from dspex.gateway.records import CallContext, EmbeddingReply, EmbeddingRequest, Lane, LanguageModelCall
 from dspex.gateway.service import LanguageModelGateway
 from dspex.gateway.vectors import NUMBER_BYTES
 from dspex.kit.clock import Clock
@@ -49,6 +49,7 @@ class EmbeddingOrder:
     dimensions: int | None = None
     cache: CachePolicy | None = None
     trace: TraceContext | None = None
+    lane: Lane = "interactive"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,7 @@ class Embeddings:
             order.request_id,
             order.principal,
             EMBEDDINGS,
+            lane=order.lane,
             deadline=started + self._bounds.timeout_s,
             cache=order.cache or self._policy,
             trace=None if order.trace is None else order.trace.child(),

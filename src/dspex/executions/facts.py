@@ -24,7 +24,8 @@ class ExecutionFinished:
 
     Sizes are bytes of JSON, of the request an upper bound; None where nobody counted. `alerts` are the program's own
     thresholds; `trace` is the execution's span while requests are traced. `cut_short`: a time limit of the caller's own
-    ended it, tighter than the program's and the node's.
+    ended it, tighter than the program's and the node's. `pool_s` is the time that a program in a pool took without
+    waiting for models: for their replies, for their turn, or to try again.
     """
 
     execution: Execution
@@ -33,6 +34,7 @@ class ExecutionFinished:
     alerts: AlertThresholds | None = None
     trace: TraceContext | None = None
     cut_short: bool = False
+    pool_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

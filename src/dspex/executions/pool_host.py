@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,7 +104,8 @@ class Host:
         sink = asking.teller if tells else None
         call = replace(asking.call, adapter=wanted.adapter, calls=lines, sink=sink)
         try:
-            reply = await self._gateway.complete(request, call)
+            with self._waits():
+                reply = await self._gateway.complete(request, call)
         finally:
             asking.telling = asking.telling and not tells
             self._keep(lines, request)
@@ -123,8 +125,12 @@ class Host:
         request = EmbeddingRequest(self._gateway.alias_of(wanted.model), wanted.texts, wanted.dimensions)
         asking = self._steps.get(wanted.step or "", self._whole)
         call = replace(asking.call, adapter=None, sink=None)
-        reply = await self._gateway.embed(request, call)
+        with self._waits():
+            reply = await self._gateway.embed(request, call)
         return {"model": reply.model, "vectors": [b64encode(one).decode() for one in reply.vectors]}
+
+    def _waits(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._call.waiting is None else self._call.waiting.one()
 
     def _count(self) -> None:
         self._asked += 1

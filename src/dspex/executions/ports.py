@@ -225,7 +225,7 @@ WorkerState = Literal["initializing", "ready", "busy", "degraded", "terminating"
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """`reason` is why a worker is degraded or leaves."""
+    """`reason` is why a worker is degraded or leaves; `node` is the process whose worker it is, where all are shown."""
 
     pid: int
     state: WorkerState
@@ -234,11 +234,12 @@ class WorkerView:
     age_s: float
     memory_bytes: int
     reason: str | None = None
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """A pool as this process has it. `up` is False before anything needed it; `restarts` counts workers that died."""
+    """A pool of one process or of all. `up` is False before anything needed it; `restarts` counts dead workers."""
 
     name: str
     up: bool
@@ -248,13 +249,24 @@ class PoolView:
     restarts: int
 
 
+@dataclass(frozen=True, slots=True)
+class Recycled:
+    """How many `workers` are being replaced; `silent` processes have not said yet how many of theirs."""
+
+    name: str
+    workers: int
+    silent: Sequence[str]
+
+
 class PoolsView(Protocol):
-    def view(self) -> Sequence[PoolView]:
-        """Every pool of the configuration, and how it is."""
+    """The pools of all processes that are alive on the database."""
+
+    async def everywhere(self) -> Sequence[PoolView]:
+        """Every pool of the configuration, and how it is. Raises Unavailable when others can't be asked."""
         ...
 
-    async def recycle(self, name: str) -> int:
-        """Replaces the workers of a pool without dropping a request; how many. Raises Missing."""
+    async def recycle(self, name: str) -> Recycled:
+        """Replaces the workers of a pool without dropping a request. Raises Missing, and as `everywhere`."""
         ...
 
 

@@ -110,13 +110,20 @@ class Predictions:
         self, name: str, definition: Definition, settings: ProgramSettings, request: PredictionRequest
     ) -> Execution:
         """Runs a definition under a name without registering a program; compiled the first time it is seen."""
-        runnable = self._catalog.known_adhoc(request.project, name, definition)
+        runnable = await self.ready(request.project, name, definition, settings)
+        return await self._executions.predict(runnable, request)
+
+    async def ready(
+        self, project: str, name: str, definition: Definition, settings: ProgramSettings
+    ) -> Runnable:
+        """What `defined` runs. Raises Unavailable without a compiler."""
+        runnable = self._catalog.known_adhoc(project, name, definition)
         if runnable is None:
             compiled = None
             if definition.mock is None:
-                compiled = await self._compiling.compile(request.project, definition)
-            runnable = self._catalog.adhoc(request.project, name, definition, compiled, settings)
-        return await self._executions.predict(runnable, request)
+                compiled = await self._compiling.compile(project, definition)
+            runnable = self._catalog.adhoc(project, name, definition, compiled, settings)
+        return runnable
 
     @asynccontextmanager
     async def _within(self, request: PredictionRequest) -> AsyncIterator[Callable[[], PredictionRequest]]:

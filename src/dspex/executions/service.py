@@ -38,6 +38,7 @@ from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Exhausted, Invalid, Problem, TimedOut, Unavailable
 from dspex.kit.facts import Facts
 from dspex.kit.ids import new_id
+from dspex.kit.waiting import Waiting
 
 if TYPE_CHECKING:
     from dspex.executions.pool_runner import PoolRunner
@@ -181,6 +182,7 @@ class ExecutionService:
             admission=None if request.keeper is None else request.keeper.own,
             # What goes on between a module in a pool and its models is no text of its fields.
             sink=teller if isinstance(runnable.run, CompiledProgram) else None,
+            waiting=Waiting(self._clock) if isinstance(runnable.run, PooledProgram) else None,
         )
         outcome, progress = Outcome(), self._progress(runnable, request)
         try:
@@ -212,13 +214,13 @@ class ExecutionService:
                 begun, self._clock, policy, Outcome(error=gone), call.calls, progress
             )
             cancelled = replace(execution, status="cancelled")
-            fact = describing.finished(begun, outcome, cancelled)
+            fact = describing.finished(begun, outcome, cancelled, call.waiting)
             await self._kept_or_recorded(request, fact)
             raise
         if teller is not None and outcome.error is None:
             teller.settle(outcome.outputs or {})
         execution = describing.ended(begun, self._clock, policy, outcome, call.calls, progress)
-        fact = describing.finished(begun, outcome, execution)
+        fact = describing.finished(begun, outcome, execution, call.waiting)
         if self._cut_short(runnable, request, outcome, deadline):
             fact = replace(fact, cut_short=True)
         return await self._recorded(request, fact)

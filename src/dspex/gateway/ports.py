@@ -14,6 +14,7 @@ from dspex.gateway.records import (
     CacheSize,
     EmbeddingReply,
     EmbeddingRequest,
+    FineTuningRequest,
     LanguageModelReply,
     LanguageModelRequest,
     Spelling,
@@ -48,6 +49,17 @@ class EmbeddingClient(Protocol):
         ...
 
     async def aclose(self) -> None: ...
+
+
+class FineTuningClient(Protocol):
+    """Fine-tunes models where one provider trains them."""
+
+    async def fine_tune(self, request: FineTuningRequest) -> str:
+        """The name that the provider gave the tuned model; takes as long as it takes, hours perhaps.
+
+        Raises LMError. Cancelling the task cancels the provider's job.
+        """
+        ...
 
 
 class Prices(Protocol):

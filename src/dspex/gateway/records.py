@@ -10,6 +10,7 @@ from dspex.access.records import Principal
 from dspex.configuration.caching import CachePolicy
 from dspex.configuration.spending import Budget, RateLimit
 from dspex.kit.tracing import TraceContext
+from dspex.kit.waiting import Waiting
 
 Role = Literal["system", "user", "assistant"]
 CacheLevel = Literal["memory", "redis", "flight"]
@@ -48,6 +49,18 @@ class Options:
 
 
 _OPTIONS = tuple(one.name for one in fields(Options))
+
+
+@dataclass(frozen=True, slots=True)
+class FineTuningRequest:
+    """`model` is the provider's name of the model to begin with; examples are {"messages": [...]} as OpenAI has them.
+
+    `options` are members of the provider's request: hyperparameters, method, suffix, seed.
+    """
+
+    model: str
+    examples: tuple[Mapping[str, Any], ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +320,8 @@ class CallContext:
     the execution's span while requests are traced. `step` is that of a pipeline. Whoever `snoozes` waits out rate
     limits by itself, without holding up anything. `admission` is waited for before each attempt: it does not return
     to a process that has lost what it works on. `sink` is told the text of attempts while it comes; an answer that
-    nobody was asked for, from a cache or an identical call, is not told to it.
+    nobody was asked for, from a cache or an identical call, is not told to it. `waiting` counts how long a
+    program in a pool waits for the gateway, whatever that waits for itself.
     """
 
     execution_id: str
@@ -326,6 +340,7 @@ class CallContext:
     snoozes: bool = False
     admission: Callable[[], Awaitable[None]] | None = field(default=None, compare=False, repr=False)
     sink: TextSink | None = field(default=None, compare=False, repr=False)
+    waiting: Waiting | None = field(default=None, compare=False, repr=False)
     calls: list[LanguageModelCall] = field(default_factory=list)
     cached: list[str] = field(default_factory=list)
 

@@ -158,7 +158,7 @@ class Monitor:
         watched = self._of((execution.project, execution.program), fact.alerts)
         failed = is_ours(fact)
         duration_s = execution.duration_ms / 1000
-        pool_s = (execution.overhead_ms or 0.0) / 1000 if execution.executor == "pool" else 0.0
+        pool_s = fact.pool_s or 0.0
         watched.window.add(now, duration_s, failed=failed, pool_s=pool_s)
         limits = watched.thresholds
         slow = duration_s > limits.slow_execution_s or pool_s > limits.slow_pool_call_s

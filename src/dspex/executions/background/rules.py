@@ -11,7 +11,7 @@ from dspex.jobs.rules import SNOOZE_S
 KIND = "execution"
 QUEUE = "llm_calls"
 # Nobody was asked, or told to come back: waiting helps, and is nobody's fault.
-_PASSES = frozenset(
+PASSES = frozenset(
     {"lm_rate_limited", "rate_limited", "lane_full", "breaker_open", "pool_full", "program_breaker_open"}
 )
 LEAST_WAIT_S = 2.0
@@ -19,7 +19,7 @@ LEAST_WAIT_S = 2.0
 
 def snooze_s(error: ExecutionError | None) -> float | None:
     """How long to wait before trying again what failed for a reason that passes; None for what is over."""
-    if error is None or error.code not in _PASSES:
+    if error is None or error.code not in PASSES:
         return None
     return min(max(error.retry_after or SNOOZE_S, LEAST_WAIT_S), SNOOZE_S)
 

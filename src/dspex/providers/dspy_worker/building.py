@@ -1,7 +1,7 @@
 """From a definition to a module that can be run: DSPy's own kinds, and users' classes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import dspy
@@ -13,6 +13,7 @@ from dspex.programs.kinds import references_of
 from dspex.programs.pipelines.canonical import pipeline_of, step_definitions
 from dspex.programs.pipelines.records import Step
 from dspex.programs.records import Definition, LanguageModelChoice
+from dspex.providers.dspy_worker.composed import composition_of
 from dspex.providers.dspy_worker.dspy_cli import Contract, contract_of, offer_gateways
 from dspex.providers.dspy_worker.engines import STEP, GatewayLM, check_options
 from dspex.providers.dspy_worker.modules import provider_model, signature_class, without_lms
@@ -48,6 +49,8 @@ class Built:
 
 def build(definition: Mapping[str, Any]) -> Built:
     """Raises Invalid for a definition that makes no module; what users' code raises comes through."""
+    if composition_of(definition.get("state")) is not None:
+        return _composed(definition)
     lm = language_model_of(definition["lm"])
     kind, config = definition["module"], definition.get("config") or {}
     check_code(definition.get("code"), references_of(config))
@@ -80,6 +83,16 @@ def build(definition: Mapping[str, Any]) -> Built:
         contract,
         make,
     )
+
+
+def _composed(definition: Mapping[str, Any]) -> Built:
+    """A program that an optimizer composed; it runs in a thread, one instance for all."""
+    # It builds what it is made of with this very module.
+    from dspex.providers.dspy_worker.optimizing.composing import base_of, composed
+
+    base = base_of(definition)
+    module = composed(definition, definition["state"], base)
+    return replace(base, module=module, asynchronous=False, make=None)
 
 
 def _pipeline(document: Mapping[str, Any], lm: GatewayLM) -> Built:

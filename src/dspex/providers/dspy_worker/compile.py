@@ -10,7 +10,7 @@ import pydantic
 from dspy.utils.saving import get_dependency_versions
 
 from dspex.kit.errors import DspexError
-from dspex.programs.records import COMPILED_FORMAT
+from dspex.programs.records import COMPILED_FORMAT, COMPOSED
 from dspex.providers.dspy_worker.capture import Captured, Unsupported, capture
 from dspex.providers.dspy_worker.checks import check_document
 from dspex.providers.dspy_worker.compile_pipeline import compile_pipeline
@@ -39,6 +39,8 @@ def compile_all(definitions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
 
 def _outcome(definition: Mapping[str, Any]) -> dict[str, Any]:
     try:
+        if COMPOSED in (definition.get("state") or {}):
+            raise Unsupported("an optimizer composed it of several programs")
         if definition["module"] == "pipeline":
             return compile_pipeline(definition, _outcome)
         return _compile(definition)

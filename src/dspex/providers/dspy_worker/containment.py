@@ -6,7 +6,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import TextIOBase
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
@@ -18,6 +18,8 @@ LONGEST_LINE = 4_000
 Tell = Callable[[str, str], None]
 # Where the running execution's output goes: called with "stdout" or "stderr" and a text.
 printing: contextvars.ContextVar[Tell | None] = contextvars.ContextVar("printing", default=None)
+# Where that of code without such a context goes, in a worker that has only one thing to do.
+printed_by_others: Tell | None = None
 
 
 def hide() -> None:
@@ -27,6 +29,13 @@ def hide() -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def become(uid: int, gid: int, groups: Sequence[int]) -> None:
+    """The process of another user, for good."""
+    os.setgroups(groups)
+    os.setgid(gid)
+    os.setuid(uid)
 
 
 def give_up_privileges() -> None:
@@ -92,7 +101,7 @@ class Printed(TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        tell = printing.get()
+        tell = printing.get() or printed_by_others
         if tell is None:
             os.write(self._real, text.encode(errors="replace"))
             return len(text)

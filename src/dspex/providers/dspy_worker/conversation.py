@@ -20,6 +20,8 @@ LARGEST_CALL = 32 * 1024 * 1024
 class Conversation:
     """Made on the loop that serves; asked from there or from any thread."""
 
+    most_printed = MOST_PRINTED
+
     def __init__(self, context: Any, request_id: str, stream: bool) -> None:
         self._context = context
         self._loop = asyncio.get_running_loop()
@@ -107,11 +109,11 @@ class Conversation:
             self._print(stream, line)
 
     def _print(self, stream: str, line: str) -> None:
-        if not line.strip() or self._printed > MOST_PRINTED:
+        if not line.strip() or self._printed > self.most_printed:
             return
         self._printed += len(line)
-        if self._printed > MOST_PRINTED:
-            line = f"(more than {MOST_PRINTED} characters were printed; the rest is dropped)"
+        if self._printed > self.most_printed:
+            line = f"(more than {self.most_printed} characters were printed; the rest is dropped)"
         self.tell_soon(wire.FromWorker(log=wire.LogLine(level=stream, text=line[:LONGEST_LINE])))
 
     def _tell(self, message: wire.FromWorker) -> None:

@@ -1,6 +1,7 @@
 """The language models of a worker: real `dspy.LM`s whose every call goes to the node's gateway."""
 
 import contextvars
+import copy
 import itertools
 import logging
 from collections.abc import Iterator
@@ -125,6 +126,13 @@ class GatewayLM(dspy.clients.lm.LM):  # type: ignore[misc]
             async_engine=AsyncEngine(model, model_type, alias),
             **kwargs,
         )
+
+    def dump_state(self) -> dict[str, Any]:
+        """As a plain `dspy.LM`: the way to the model is the node's."""
+        plain = copy.copy(self)
+        plain._engine_spec, plain._async_engine_spec = "auto", None
+        state: dict[str, Any] = dspy.clients.lm.LM.dump_state(plain)
+        return state
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         token = _call.set(_Call(kwargs.get("rollout_id", self.kwargs.get("rollout_id"))))

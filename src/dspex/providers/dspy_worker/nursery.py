@@ -1,8 +1,8 @@
 """The process that workers are forked from: it has imported DSPy once, and runs nobody's code.
 
 A worker is there in hundredths of a second and shares its parent's memory. The node says what to do over a socket,
-one JSON object a message: {"spawn": id, "socket", "memory_mb", "concurrency", "roots"} together with a descriptor on
-which the worker finds its token, {"kill": id}. It is told {"ready": true}, {"spawned": id, "pid"} and
+one JSON object a message: {"spawn": id, "socket", "memory_mb", "concurrency", "roots", "user"} together with a
+descriptor on which the worker finds its token, {"kill": id}. It is told {"ready": true}, {"spawned": id, "pid"} and
 {"exited": id, "status", "reason"}. When the node goes, so does everything here.
 """
 
@@ -16,8 +16,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from dspex.providers.dspy_worker import containment
@@ -167,6 +168,9 @@ def _serve(wanted: Mapping[str, Any], descriptor: int) -> None:
     from dspex.providers.dspy_worker.references import find_code
     from dspex.providers.dspy_worker.servicer import serve
 
+    if wanted["user"] is not None:
+        _become(wanted["user"], wanted["roots"], descriptor)
+    # After that: the system forgets it with every change of the user.
     containment.hide()
     containment.give_up_privileges()
     token = b""
@@ -183,6 +187,23 @@ def _serve(wanted: Mapping[str, Any], descriptor: int) -> None:
         loop = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(serve(wanted["socket"], token, wanted["concurrency"], descriptor))
+
+
+def _become(user: Mapping[str, Any], roots: Sequence[str], descriptor: int) -> None:
+    """Makes this process one of that user, who has to be able to read what runs here."""
+    import dspy
+
+    files = [root for root in roots if os.path.isdir(root)]
+    files += [os.path.dirname(str(module.__file__)) for module in (os, dspy)]
+    files.append(str(Path(__file__).parents[2]))
+    containment.become(user["uid"], user["gid"], user["groups"])
+    unreadable = [file for file in files if not os.access(file, os.R_OK | os.X_OK)]
+    if unreadable:
+        why = (
+            f"the user {user['name']!r} may not read {', '.join(unreadable)}; let it, or name another `user`."
+        )
+        os.write(descriptor, why.encode())
+        sys.exit(why)
 
 
 def main(descriptor: int) -> None:

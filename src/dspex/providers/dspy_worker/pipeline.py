@@ -41,6 +41,11 @@ class PipelineModule(dspy.Module):  # type: ignore[misc]
         self._pipeline = pipeline
         self._settings = settings
 
+    def give_models(self) -> None:
+        """Gives each predictor the model of its step, as optimizers want it that change models."""
+        for step in self._pipeline.steps:
+            getattr(self, step.name).set_lm(self._settings(step)["lm"])
+
     def forward(self, **inputs: Any) -> dspy.Prediction:
         """One step after the other, in one order: an optimizer's trace has to be the same in every run."""
         values = begin(self._pipeline, inputs)

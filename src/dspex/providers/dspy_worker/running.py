@@ -119,7 +119,7 @@ class Runner:
                 return Ready(build(json.loads(definition)))
 
         try:
-            ready: Ready = await self._in_thread(made)
+            ready: Ready = await self.in_thread(made)
         except BaseException as error:
             self._ready.pop(digest, None)
             building.set_exception(error if isinstance(error, Exception) else _Abandoned())
@@ -169,9 +169,10 @@ class Runner:
             with dspy.context(**context):
                 return make()(**typed)
 
-        return await self._in_thread(call)
+        return await self.in_thread(call)
 
-    async def _in_thread(self, call: Callable[[], Any]) -> Any:
+    async def in_thread(self, call: Callable[[], Any]) -> Any:
+        """What it returns, or raises as an Exception. Cancelling it ends the thread as soon as Python lets it."""
         thread: list[int] = []
         state = contextvars.copy_context()
 

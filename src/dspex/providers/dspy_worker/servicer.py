@@ -15,9 +15,12 @@ from grpc_reflection.v1alpha import reflection
 
 from dspex.kit.json import dumps
 from dspex.providers.dspy_worker.containment import resident_bytes
-from dspex.providers.dspy_worker.conversation import CallFailed, Conversation
+from dspex.providers.dspy_worker.conversation import Conversation
+from dspex.providers.dspy_worker.failing import failed_by
 from dspex.providers.dspy_worker.inspecting import inspected, read_signature
-from dspex.providers.dspy_worker.running import Runner, failure_of
+from dspex.providers.dspy_worker.optimizing.serving import checked, optimized
+from dspex.providers.dspy_worker.running import Runner
+from dspex.providers.dspy_worker.scoring import scored
 from dspex.providers.worker_protocol import PROOF_HEADER, PROTOCOL
 from dspex.providers.worker_protocol import worker_pb2 as wire
 from dspex.providers.worker_protocol import worker_pb2_grpc as wire_grpc
@@ -89,6 +92,28 @@ class Servicer(wire_grpc.WorkerServicer):
             await conversation.close()
         await conversation.send(last)
 
+    async def Score(self, request_iterator: AsyncIterator[wire.ToScorer], context: Any) -> None:
+        start = (await context.read()).start
+        conversation = Conversation(context, start.request_id, stream=False)
+        listening = asyncio.create_task(conversation.listen())
+        self._executions += 1
+        try:
+            last = await scored(self._runner, start, conversation)
+        finally:
+            self._executions -= 1
+            self._served += 1
+            listening.cancel()
+            await conversation.close()
+        await conversation.send(last)
+
+    async def Optimize(self, request_iterator: AsyncIterator[wire.ToWorker], context: Any) -> None:
+        await optimized(self._runner, context)
+
+    async def CheckOptimizer(
+        self, request: wire.CheckOptimizerRequest, context: Any
+    ) -> wire.CheckOptimizerReply:
+        return await checked(self._runner, request)
+
     async def _run(self, start: wire.Start, conversation: Conversation) -> wire.FromWorker:
         try:
             ready = await self._runner.ready(
@@ -99,31 +124,11 @@ class Servicer(wire_grpc.WorkerServicer):
             )
             answer = ready.judged(prediction, start.output_bytes)
         except Exception as error:
-            failure = failure_of(error)
-            return wire.FromWorker(
-                failed=wire.Failed(
-                    kind=failure.kind,
-                    code=failure.code,
-                    type=type(failure).__name__,
-                    message=failure.message,
-                    call=_call_behind(error),
-                )
-            )
+            return wire.FromWorker(failed=failed_by(error))
         violations: list[Mapping[str, Any]] = list(answer.violations)
         return wire.FromWorker(
             finished=wire.Finished(outputs_json=dumps(answer.outputs), violations_json=dumps(violations))
         )
-
-
-def _call_behind(error: BaseException | None) -> int:
-    """The model call that a failure comes from, 0 for none."""
-    for _ in range(20):
-        if isinstance(error, CallFailed):
-            return error.call
-        if error is None:
-            break
-        error = error.__cause__ or error.__context__
-    return 0
 
 
 async def serve(path: str, token: bytes, concurrency: int, listening: int) -> None:

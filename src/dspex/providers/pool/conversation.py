@@ -1,7 +1,7 @@
 """The node's side of one execution's stream: what the worker says is read here, and none of it is trusted."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -15,6 +15,7 @@ from dspex.providers.worker_protocol import worker_pb2 as wire
 
 log = structlog.get_logger(__name__)
 
+Ask = Callable[[Any], Awaitable[Mapping[str, Any]]]
 _FAILURES: Mapping[str, type[DspexError]] = {
     one.__name__: one for one in (AdapterParseError, OutputTooLarge, ProgramFailed, UnreadableReply)
 }
@@ -31,9 +32,7 @@ class Conversation:
 
     async def reply(self, call: wire.ModelCall) -> wire.ModelAnswer:
         try:
-            embeds = call.kind == wire.ModelCall.EMBEDDING
-            ask = self._host.embed if embeds else self._host.complete
-            reply = await ask(_read(call.request_json))
+            reply = await self._asked(call.kind)(_read(call.request_json))
             return wire.ModelAnswer(id=call.id, reply_json=exact_json.dumps(reply))
         except DspexError as error:
             failure = error
@@ -50,6 +49,9 @@ class Conversation:
             "status": getattr(failure, "status", None),
         }
         return wire.ModelAnswer(id=call.id, error_json=exact_json.dumps(told))
+
+    def _asked(self, kind: int) -> Ask:
+        return self._host.embed if kind == wire.ModelCall.EMBEDDING else self._host.complete
 
     def hear(self, message: wire.FromWorker) -> None:
         kind = message.WhichOneof("message")

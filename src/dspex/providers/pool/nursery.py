@@ -12,19 +12,22 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from dspex.configuration.pools import PoolSettings
-from dspex.kit.errors import Unavailable
+from dspex.kit.errors import Invalid, Unavailable
+from dspex.providers.pool.accounts import Account, accounts_of
 
 log = structlog.get_logger(__name__)
 
 MESSAGE = 64 * 1024
 LONGEST_LINE = 4_000
+# What a worker says once it can be talked to; anything else is why it can not.
+SERVES = b"1"
 PREFIX = "dspex-pool-"
 MINUTE_S = 60.0
 START_S = 60.0
@@ -85,14 +88,25 @@ class Nursery:
         self._ready: asyncio.Future[None] | None = None
         self._control: socket.socket | None = None
         self._child: asyncio.subprocess.Process | None = None
+        self._account: Account | None = None
         self._directory: Path | None = None
+        # Where workers have their sockets, and whatever they write.
+        self._home = Path()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Returns when workers can be spawned. Raises Unavailable when the nursery dies or takes too long."""
+        """Returns when workers can be spawned. Raises Unavailable when the nursery dies or takes too long, or
+
+        without the user that its workers are to run as.
+        """
+        try:
+            self._account = accounts_of({self._pool: self._settings}).get(self._pool)
+        except Invalid as error:
+            raise Unavailable(error.message, code="pool_unavailable") from None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         _sweep()
         self._directory = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
+        self._home = _home_of(self._account, self._directory)
         self._ready = asyncio.get_running_loop().create_future()
         with theirs:
             self._child = await asyncio.create_subprocess_exec(
@@ -100,8 +114,8 @@ class Nursery:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                cwd=self._directory,
-                env=_environment(self._settings, self._directory),
+                cwd=self._home,
+                env=_environment(self._settings, self._home),
                 pass_fds=(theirs.fileno(),),
             )
         ours.setblocking(False)
@@ -124,7 +138,7 @@ class Nursery:
         if self._control is None or self._directory is None:
             raise _not_running(self._pool)
         self._next += 1
-        path = str(self._directory / f"{self._next}.sock")
+        path = str(self._home / f"{self._next}.sock")
         token = secrets.token_bytes(32)
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -137,6 +151,7 @@ class Nursery:
             "memory_mb": self._settings.memory_mb,
             "concurrency": self._settings.concurrency,
             "roots": self._roots,
+            "user": None if self._account is None else asdict(self._account),
         }
         with ours:
             with theirs:
@@ -147,16 +162,17 @@ class Nursery:
             ours.send(token)
             try:
                 async with asyncio.timeout(SPAWN_S):
-                    listens = await loop.sock_recv(ours, 1)
+                    said = await loop.sock_recv(ours, LONGEST_LINE)
             except (TimeoutError, OSError):
-                listens = b""
-        if listens:
+                said = b""
+        if said == SERVES:
             async with asyncio.timeout(SPAWN_S):
                 await asyncio.shield(process.born)
-        if not listens:
+        else:
             self.kill(process)
+            why = said.decode(errors="replace") or "it died; the log has what it said."
             raise Unavailable(
-                f"A worker of the pool {self._pool!r} died before it could serve; the log has what it said.",
+                f"A worker of the pool {self._pool!r} could not serve: {why}",
                 code="pool_unavailable",
                 retry_after=1,
             )
@@ -269,7 +285,18 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
         return b"(a line that is too long)\n"
 
 
-def _environment(settings: PoolSettings, directory: Path) -> dict[str, str]:
+def _home_of(account: Account | None, directory: Path) -> Path:
+    """A directory that workers may write to. The one above it stays ours: nobody puts another in its place."""
+    if account is None:
+        return directory
+    directory.chmod(0o711)
+    home = directory / "home"
+    home.mkdir(mode=0o700)
+    os.chown(home, account.uid, account.gid)
+    return home
+
+
+def _environment(settings: PoolSettings, home: Path) -> dict[str, str]:
     names = (*_ENVIRONMENT, *(("CUDA_VISIBLE_DEVICES",) if settings.gpu else ()), *settings.pass_environment)
     kept = {name: os.environ[name] for name in names if name in os.environ}
     return {
@@ -278,8 +305,8 @@ def _environment(settings: PoolSettings, directory: Path) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
         **kept,
-        "HOME": str(directory),
-        "DSPY_CACHEDIR": str(directory / "cache"),
+        "HOME": str(home),
+        "DSPY_CACHEDIR": str(home / "cache"),
         # Model facts come from the snapshot in DSPy's package: the same on every machine, and no network.
         "LITELLM_LOCAL_MODEL_COST_MAP": "true",
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -38,12 +38,14 @@ class Pool:
         self._waiting: list[_Place] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
+        self._apart = 0
         self.restarts = 0
 
     async def start(self) -> None:
         """Returns when the first worker serves. Raises Unavailable."""
         await self._nursery.start()
-        self._welcome(await self._born())
+        if self.settings.workers:
+            self._welcome(await self._born())
         for _ in range(self.settings.workers - 1):
             self._keep(self._bear())
 
@@ -69,7 +71,7 @@ class Pool:
     @property
     def busy(self) -> bool:
         """Whether anybody is in it or waits for it."""
-        return bool(self._waiting) or any(one.in_flight for one in self._workers)
+        return bool(self._waiting or self._apart) or any(one.in_flight for one in self._workers)
 
     @asynccontextmanager
     async def lease(self, session_id: str | None = None) -> AsyncIterator[Worker]:
@@ -93,12 +95,16 @@ class Pool:
     @asynccontextmanager
     async def apart(self) -> AsyncIterator[Worker]:
         """A worker for one use, so that whatever it does harms nobody. Raises Unavailable."""
-        worker = await self._born()
+        self._apart += 1
         try:
-            yield worker
+            worker = await self._born()
+            try:
+                yield worker
+            finally:
+                self._nursery.kill(worker.process)
+                await worker.aclose()
         finally:
-            self._nursery.kill(worker.process)
-            await worker.aclose()
+            self._apart -= 1
 
     def replace(self, worker: Worker, reason: str) -> None:
         """Gives it no more work and puts another in its place; it finishes what it has."""

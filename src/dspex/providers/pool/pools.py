@@ -14,6 +14,9 @@ import structlog
 from dspex.access.records import DEFAULT_PROJECT
 from dspex.configuration.pools import GENERAL, PoolSettings
 from dspex.configuration.resilience import BreakerSettings
+from dspex.evaluations.metrics.errors import MetricFailed
+from dspex.evaluations.metrics.records import Score
+from dspex.evaluations.ports import MetricTask
 from dspex.executions.errors import (
     WorkerDied,
 )
@@ -29,6 +32,7 @@ from dspex.programs.records import Definition
 from dspex.programs.rules import definition_digest
 from dspex.providers.pool.conversation import Conversation, read_answer
 from dspex.providers.pool.pool import Pool
+from dspex.providers.pool.scoring import CodeChanged, scored
 from dspex.providers.pool.worker import Worker, WorkerLost
 from dspex.providers.python_code import code_digest
 from dspex.providers.worker_protocol import worker_pb2 as wire
@@ -123,10 +127,19 @@ class WorkerPools:
         now = self._clock.monotonic()
         for key, pool in self.running().items():
             if key[1] != DEFAULT_PROJECT and not pool.busy and now - self._used[key] > IDLE_S:
-                del self._pools[key]
-                closing = asyncio.create_task(pool.aclose(), context=Context())
-                self._closing.add(closing)
-                closing.add_done_callback(self._closing.discard)
+                self._close(key, pool)
+
+    def close_idle(self) -> None:
+        """Ends every pool that nobody is in or waits for; it starts again with the next use."""
+        for key, pool in self.running().items():
+            if not pool.busy:
+                self._close(key, pool)
+
+    def _close(self, key: _Key, pool: Pool) -> None:
+        del self._pools[key]
+        closing = asyncio.create_task(pool.aclose(), context=Context())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
 
     async def _start(self, name: str, settings: PoolSettings) -> Pool:
         pool = Pool(name, settings, [str(root) for root in self._roots])
@@ -192,7 +205,7 @@ class WorkerPools:
             except WorkerLost as lost:
                 if worker.lost is None:
                     worker.lost = frozenset(worker.programs)
-                died = await self._died(pool, worker, lost)
+                died = await self.died(pool, worker, lost)
                 died.alone = worker.lost == {task.program}
                 raise died from None
             except TimeoutError:
@@ -203,21 +216,21 @@ class WorkerPools:
                     del worker.programs[task.program]
             if last.WhichOneof("message") == "failed":
                 failure = conversation.error_of(last.failed)
-                if failure.code == "code_changed" and await self._is_on_disk(task):
+                if failure.code == "code_changed" and await self._is_on_disk(task.references, task.code):
                     pool.replace(worker, "the code has changed")
                     raise _StaleWorker
                 raise failure
         return read_answer(last.finished, task.output_bytes)
 
-    async def _is_on_disk(self, task: PoolTask) -> bool:
-        """Whether the files are those of this version, whatever a worker has imported."""
+    async def _is_on_disk(self, references: Sequence[str], code: str | None) -> bool:
+        """Whether the files are those of this digest, whatever a worker has imported."""
         try:
-            found = await asyncio.to_thread(code_digest, task.references, self._roots)
+            found = await asyncio.to_thread(code_digest, references, self._roots)
         except DspexError:
             return False
-        return found == task.code
+        return found == code
 
-    async def _died(self, pool: Pool, worker: Worker, lost: WorkerLost) -> WorkerDied:
+    async def died(self, pool: Pool, worker: Worker, lost: WorkerLost) -> WorkerDied:
         """Why, as far as is known; a worker that can't be talked to is ended."""
         pool.end(worker, str(lost))
         await asyncio.wait([worker.process.ended], timeout=2.0)
@@ -234,6 +247,21 @@ class WorkerPools:
             "it in the same worker, is the likely cause; the log has what the worker said.",
             retry_after=1,
         )
+
+    async def score(self, task: MetricTask, host: PoolHost) -> Sequence[Score | MetricFailed]:
+        """See `evaluations.ports.MetricPools`."""
+        while True:
+            pool = await self.pool(GENERAL, task.project)
+            async with pool.lease() as worker:
+                try:
+                    return await scored(worker, task, host)
+                except WorkerLost as lost:
+                    raise await self.died(pool, worker, lost) from None
+                except CodeChanged as changed:
+                    if not await self._is_on_disk((task.reference,), task.code):
+                        raise changed.error from None
+                    # It imported the code before that changed.
+                    pool.replace(worker, "the code has changed")
 
     async def inspect(self, definitions: Sequence[Definition]) -> list[Compiled | Refused]:
         """Imports and constructs programs, each in a worker of its own. Raises Unavailable without a pool."""
@@ -276,7 +304,7 @@ class WorkerPools:
                 return Refused(f"Importing and building it took more than {INSPECT_S:g} s.", "invalid")
             except WorkerLost as lost:
                 return Refused(
-                    f"The process that imported it died: {await self._died(pool, worker, lost)}", "invalid"
+                    f"The process that imported it died: {await self.died(pool, worker, lost)}", "invalid"
                 )
         return Refused(found.refused, "invalid") if found.refused else found
 

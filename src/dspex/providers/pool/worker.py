@@ -9,7 +9,7 @@ import socket
 import struct
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -27,6 +27,7 @@ GREET_S = 10.0
 _UCRED = struct.Struct("3i")
 # Model calls of one execution that are under way at a time.
 MOST_UNANSWERED = 100
+LAST = ("finished", "optimized", "failed")
 LONGEST_MESSAGE = 64 * 1024 * 1024
 _OPTIONS = [
     ("grpc.max_receive_message_length", LONGEST_MESSAGE),
@@ -150,48 +151,103 @@ class Worker:
         `reply` answers a model call, `tell` hears events and log lines.
         """
         stream = self._stub.Execute(metadata=self._token, timeout=timeout_s)
-        writing = asyncio.Lock()
-        answering: set[asyncio.Task[None]] = set()
+        return await _converse(
+            stream, self.process.ended, [wire.ToWorker(start=start)], _to_worker, reply, tell
+        )
 
-        async def answer(call: wire.ModelCall) -> None:
-            answered = await reply(call)
-            async with writing:
-                await stream.write(wire.ToWorker(answer=answered))
+    async def score(
+        self, start: wire.ScoreStart, timeout_s: float, reply: Reply, tell: Tell
+    ) -> wire.FromWorker:
+        """As `execute`."""
+        stream = self._stub.Score(metadata=self._token, timeout=timeout_s)
+        return await _converse(
+            stream, self.process.ended, [wire.ToScorer(start=start)], _to_scorer, reply, tell
+        )
 
+    async def optimize(
+        self, messages: Iterable[wire.ToWorker], timeout_s: float, reply: Reply, tell: Tell
+    ) -> wire.FromWorker:
+        """The last message: `optimized` or `failed`. Begins with `messages`; else as `execute`."""
+        stream = self._stub.Optimize(metadata=self._token, timeout=timeout_s)
+        return await _converse(stream, self.process.ended, messages, _to_worker, reply, tell)
+
+    async def check_optimizer(
+        self, request: wire.CheckOptimizerRequest, timeout_s: float
+    ) -> wire.CheckOptimizerReply:
+        """Raises WorkerLost, and TimeoutError."""
         try:
-            await stream.write(wire.ToWorker(start=start))
-            while (message := await stream.read()) is not grpc.aio.EOF:
-                kind = message.WhichOneof("message")
-                if kind == "call":
-                    if len(answering) >= MOST_UNANSWERED:
-                        # Who asks faster than models answer waits, and takes no memory here.
-                        await asyncio.wait(answering, return_when=asyncio.FIRST_COMPLETED)
-                    task = asyncio.create_task(answer(message.call))
-                    answering.add(task)
-                    task.add_done_callback(lambda done: _forget(done, answering))
-                elif kind in ("finished", "failed"):
-                    return message  # type: ignore[no-any-return]
-                else:
-                    tell(message)
-            raise WorkerLost("it ended the execution without a result")
+            return await self._stub.CheckOptimizer(request, metadata=self._token, timeout=timeout_s)  # type: ignore[no-any-return]
         except grpc.aio.AioRpcError as error:
             raise _failure(error) from None
-        except asyncio.CancelledError:
-            # gRPC says it like this as well when the other side cancels.
-            current = asyncio.current_task()
-            if current is None or current.cancelling():
-                raise
-            raise WorkerLost("it gave the execution up") from None
-        except asyncio.InvalidStateError as error:
-            # Written to a stream that ended.
-            raise WorkerLost(str(error)) from None
-        finally:
-            for task in answering:
-                task.cancel()
-            stream.cancel()
 
     async def aclose(self) -> None:
         await self._channel.close()
+
+
+def _to_worker(answer: wire.ModelAnswer) -> wire.ToWorker:
+    return wire.ToWorker(answer=answer)
+
+
+def _to_scorer(answer: wire.ModelAnswer) -> wire.ToScorer:
+    return wire.ToScorer(answer=answer)
+
+
+async def _converse(
+    stream: Any,
+    ended: "asyncio.Future[Any]",
+    beginning: Iterable[Any],
+    answered_by: Callable[[wire.ModelAnswer], Any],
+    reply: Reply,
+    tell: Tell,
+) -> wire.FromWorker:
+    writing = asyncio.Lock()
+    answering: set[asyncio.Task[None]] = set()
+
+    async def answer(call: wire.ModelCall) -> None:
+        answered = await reply(call)
+        async with writing:
+            await stream.write(answered_by(answered))
+
+    async def begin() -> None:
+        for one in beginning:
+            await stream.write(one)
+
+    starting = asyncio.create_task(begin())
+    try:
+        # gRPC may go on trying to reach a worker that dies at this moment.
+        await asyncio.wait([starting, ended], return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            raise WorkerLost("it died before it had the execution")
+        await starting
+        while (message := await stream.read()) is not grpc.aio.EOF:
+            kind = message.WhichOneof("message")
+            if kind == "call":
+                if len(answering) >= MOST_UNANSWERED:
+                    # Who asks faster than models answer waits, and takes no memory here.
+                    await asyncio.wait(answering, return_when=asyncio.FIRST_COMPLETED)
+                task = asyncio.create_task(answer(message.call))
+                answering.add(task)
+                task.add_done_callback(lambda done: _forget(done, answering))
+            elif kind in LAST:
+                return message  # type: ignore[no-any-return]
+            else:
+                tell(message)
+        raise WorkerLost("it ended the execution without a result")
+    except grpc.aio.AioRpcError as error:
+        raise _failure(error) from None
+    except asyncio.CancelledError:
+        # gRPC says it like this as well when the other side cancels.
+        current = asyncio.current_task()
+        if current is None or current.cancelling():
+            raise
+        raise WorkerLost("it gave the execution up") from None
+    except asyncio.InvalidStateError as error:
+        # Written to a stream that ended.
+        raise WorkerLost(str(error)) from None
+    finally:
+        for task in (starting, *answering):
+            task.cancel()
+        stream.cancel()
 
 
 def _forget(done: "asyncio.Task[None]", answering: set["asyncio.Task[None]"]) -> None:
