@@ -24,7 +24,7 @@ from dspex.jobs.records import STATES, Job, JobFilter
 from dspex.kit.paging import Page
 
 JobArgument = Annotated[
-    str, typer.Argument(help="A job's id; a background execution's and a batch's is theirs.")
+    str, typer.Argument(help="A job's id; that of a background execution, batch or evaluation is theirs.")
 ]
 QueueArgument = Annotated[str, typer.Argument(help="A queue's name.")]
 SHOWN = (
@@ -50,7 +50,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
     @group.command("list")
     def list_jobs(
         status: Annotated[str | None, typer.Option(help=", ".join(STATES))] = None,
-        kind: Annotated[str | None, typer.Option(help="execution, batch, webhook.")] = None,
+        kind: Annotated[str | None, typer.Option(help="execution, batch, evaluation, webhook.")] = None,
         queue: Annotated[str | None, typer.Option(help="A queue's name.")] = None,
         limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
         project: ProjectOption = DEFAULT_PROJECT,
@@ -95,6 +95,38 @@ def add_to(app: typer.Typer, application: Application) -> None:
             application, config, lambda services: services.jobs.cancel(project, job_id), operation
         )
         _print(cancelled, as_json)
+
+    @group.command()
+    def pause(
+        job_id: JobArgument,
+        project: ProjectOption = DEFAULT_PROJECT,
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Do not begin it before it is resumed; what runs of it is given up within seconds."""
+        operation = Operation("job.pause", job_id, project)
+        _print(
+            with_services(
+                application, config, lambda services: services.jobs.pause(project, job_id), operation
+            ),
+            as_json,
+        )
+
+    @group.command()
+    def resume(
+        job_id: JobArgument,
+        project: ProjectOption = DEFAULT_PROJECT,
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        """Queue a paused job again."""
+        operation = Operation("job.resume", job_id, project)
+        _print(
+            with_services(
+                application, config, lambda services: services.jobs.resume(project, job_id), operation
+            ),
+            as_json,
+        )
 
     @group.command()
     def retry(

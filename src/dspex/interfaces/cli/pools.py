@@ -1,4 +1,4 @@
-"""`dspex pools`: the worker processes of a running node."""
+"""`dspex pools`: the worker processes of running nodes."""
 
 from typing import Annotated
 from urllib.parse import quote
@@ -9,16 +9,16 @@ from dspex.interfaces.cli.output import ConfigOption, JsonOption, print_json, pr
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.remote import UrlOption, remote
 
-COLUMNS = ("pool", "pid", "state", "in_flight", "served", "age_s", "memory_mb", "reason")
+COLUMNS = ("pool", "node", "pid", "state", "in_flight", "served", "age_s", "memory_mb", "reason")
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
-    group = typer.Typer(help="Look at the worker processes of a running node, and replace them.")
+    group = typer.Typer(help="Look at the worker processes of running nodes, and replace them.")
     app.add_typer(group, name="pools", no_args_is_help=True)
 
     @group.command("list")
     def list_pools(url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
-        """Every worker of every pool that is up."""
+        """Every worker of every pool that is up, in all processes on the database."""
         pools = remote(application, config, url).request("GET", "/v1/pools")["data"]
         if as_json:
             print_json(pools)
@@ -48,3 +48,5 @@ def add_to(app: typer.Typer, application: Application) -> None:
             print_json(done)
         else:
             typer.echo(f"{done['workers']} workers of {name} are being replaced.")
+            for node in done["silent"]:
+                typer.echo(f"{node} has not said so yet; look at its log.", err=True)

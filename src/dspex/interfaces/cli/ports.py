@@ -1,5 +1,6 @@
 """What the command line is given."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -21,6 +22,20 @@ class Finding:
     advice: str | None = None
 
 
+class WorkingHere(Protocol):
+    """The services of a short-lived node that also does jobs."""
+
+    services: Services
+
+    async def declare(self) -> None:
+        """Makes programs and datasets of the configuration file those of the database, as a server does."""
+        ...
+
+    async def finish(self, project: str, job_id: str, stop: asyncio.Event) -> None:
+        """Returns when the job is over: done here, or by a worker that runs. Gives it back when it is to stop."""
+        ...
+
+
 class Application(Protocol):
     def serve(self, file: Path | None, overrides: Mapping[str, Any]) -> None:
         """Runs until it is told to stop."""
@@ -36,6 +51,10 @@ class Application(Protocol):
 
     def open_services(self, settings: Settings) -> AbstractAsyncContextManager[Services]:
         """The services of a short-lived node, on the same database as the server."""
+        ...
+
+    def working_here(self, settings: Settings) -> AbstractAsyncContextManager[WorkingHere]:
+        """As `open_services`, for a command that does a job itself where no worker runs."""
         ...
 
     def definition(self, settings: Settings, program: str) -> tuple[Definition, ProgramSettings] | None:

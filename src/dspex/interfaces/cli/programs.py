@@ -17,6 +17,7 @@ from dspex.interfaces.cli.output import (
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.session import Operation, with_services
 from dspex.interfaces.shared import presenters
+from dspex.interfaces.shared.gates import deployed
 from dspex.interfaces.shared.services import Services
 from dspex.kit import json
 from dspex.kit.errors import Invalid
@@ -76,6 +77,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         version = program["version"]
         print_fields(program, ("name", "description", "status", "source", "deployed_version", "on_violation"))
         print_fields(version, ("module", "adapter", "model", "executor", "executor_reason", "error"))
+        _print_lineage(version["lineage"])
         if version["pipeline"] is not None:
             typer.echo("")
             columns = ("name", "module", "model", "when")
@@ -108,22 +110,20 @@ def add_to(app: typer.Typer, application: Application) -> None:
     def deploy(
         name: NameArgument,
         version: VersionOption = None,
+        force: Annotated[
+            bool, typer.Option("--force", help="Pass by the program's gates; it is on record.")
+        ] = False,
         project: ProjectOption = DEFAULT_PROJECT,
         config: ConfigOption = None,
     ) -> None:
         """Let a version answer: the newest, or the one given."""
-
-        async def use(services: Services) -> Version:
-            program = await services.programs.get(project, name)
-            if version is None:
-                chosen = await services.programs.deployable(program)
-            else:
-                chosen = await services.programs.version_numbered(program, version)
-            await services.programs.deploy(program, chosen)
-            return chosen
-
-        done = Operation("program.deploy", name, project, {"version": version})
-        answering = with_services(application, config, use, done)
+        done = Operation("program.deploy", name, project, {"version": version, "force": force})
+        answering = with_services(
+            application,
+            config,
+            lambda services: deployed(services, project, name, version, None, force=force),
+            done,
+        )
         typer.echo(f"{name} answers with version {answering.number}{SOON}")
 
     @group.command()
@@ -245,6 +245,22 @@ def add_to(app: typer.Typer, application: Application) -> None:
             return presenters.statistics(name, version, found)
 
         print_json(with_services(application, config, use))
+
+
+def _print_lineage(lineage: dict[str, Any] | None) -> None:
+    """How the version that answers came to be, if an optimization made it."""
+    if lineage is None:
+        return
+    dataset, parent = lineage["dataset"], lineage["parent"]
+    shown = {
+        "made by": f"{lineage['optimizer']}, of version {parent['version']}",
+        "learned from": f"{dataset['name']}@{dataset['version']}, {lineage['train_rows']} rows",
+        "score": f"{lineage['baseline_score']} -> {lineage['score']} ({lineage['scored_on']})",
+        "cost_usd": lineage["cost_usd"],
+        "optimization": lineage["optimization"],
+    }
+    typer.echo("")
+    print_fields(shown, list(shown))
 
 
 def _check_executable(name: str, version: Version) -> None:

@@ -1,6 +1,7 @@
 """/v1/datasets/{name}: what is in a dataset, and what can be made of it."""
 
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -48,7 +49,19 @@ def dataset_contents_router(services: Services) -> APIRouter:
         without, _ = await datasets.delete_row(dataset, row_id)
         holding = await datasets.holding(caller.project, row_id)
         still = [{"name": one.name, "version": one.version} for one in holding]
-        return Document({"dataset": presenters.dataset(without), "still_in": still})
+        used = [asdict(one) for one in await services.programs.showing_row(caller.project, row_id)]
+        return Document({"dataset": presenters.dataset(without), "still_in": still, "used_by": used})
+
+    @router.get(
+        "/{name}/rows/{row_id}/uses",
+        response_model=Listed[shown.Use],
+        dependencies=[needs("datasets:read")],
+    )
+    async def list_uses_of_row(caller: Caller, name: str, row_id: str) -> Document:
+        """The versions of programs whose prompts show the row, whichever version of the dataset they took it from."""
+        await datasets.get(caller.project, name)
+        used = await services.programs.showing_row(caller.project, row_id)
+        return Document({"data": [asdict(one) for one in used], "next_cursor": None})
 
     @router.get(
         "/{name}/export",

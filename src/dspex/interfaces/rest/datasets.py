@@ -1,5 +1,6 @@
 """/v1/datasets: sets of examples, in immutable versions."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -136,7 +137,8 @@ def datasets_router(services: Services) -> APIRouter:
         """A version, or all. Their rows are gone; their numbers are never given away again."""
         deleted = await datasets.delete(caller.project, name, query.version)
         told["versions"] = versions = sorted(one.version for one in deleted)
-        return Document({"name": name, "versions": versions})
+        used = await services.programs.showing_rows_of(caller.project, name, versions)
+        return Document({"name": name, "versions": versions, "used_by": [asdict(one) for one in used]})
 
     @router.get(
         "/{name}/versions", response_model=Listed[shown.Dataset], dependencies=[needs("datasets:read")]

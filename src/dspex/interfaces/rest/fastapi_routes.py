@@ -18,12 +18,16 @@ from dspex.interfaces.rest.caches import caches_router
 from dspex.interfaces.rest.dataset_contents import dataset_contents_router
 from dspex.interfaces.rest.datasets import datasets_router
 from dspex.interfaces.rest.embeddings import embeddings_router
+from dspex.interfaces.rest.evaluations import evaluations_router
 from dspex.interfaces.rest.executions import executions_router
 from dspex.interfaces.rest.feedback import feedback_router
+from dspex.interfaces.rest.gates import gates_router
 from dspex.interfaces.rest.jobs import jobs_router
 from dspex.interfaces.rest.keys import keys_router
+from dspex.interfaces.rest.lifecycle import lifecycle_router
 from dspex.interfaces.rest.needs import scopes_of
 from dspex.interfaces.rest.openapi import OpenApi
+from dspex.interfaces.rest.optimizations import optimizations_router
 from dspex.interfaces.rest.pools import pools_router
 from dspex.interfaces.rest.programs import programs_router
 from dspex.interfaces.rest.signatures import signatures_router
@@ -63,14 +67,18 @@ def create_framework(services: Services) -> FastAPI:
     for router in (
         system_router(services, openapi),
         programs_router(services),
+        lifecycle_router(services),
         versions_router(services),
+        gates_router(services),
         transfers_router(services),
         signatures_router(services),
         executions_router(services),
         feedback_router(services),
         datasets_router(services),
         dataset_contents_router(services),
+        evaluations_router(services),
         batches_router(services),
+        optimizations_router(services),
         jobs_router(services),
         breakers_router(services),
         pools_router(services),

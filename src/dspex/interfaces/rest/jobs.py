@@ -47,6 +47,24 @@ def jobs_router(services: Services) -> APIRouter:
         return Document(job_presenters.job(await services.jobs.cancel(caller.project, job_id)), 202)
 
     @router.post(
+        "/v1/jobs/{job_id}/pause",
+        response_model=job_documents.Job,
+        dependencies=[needs("jobs:write", audit="job.pause")],
+    )
+    async def pause_job(caller: Caller, job_id: str) -> Document:
+        """Not begun before it is resumed; a worker that runs it lets go of it. What is done stays done."""
+        return Document(job_presenters.job(await services.jobs.pause(caller.project, job_id)))
+
+    @router.post(
+        "/v1/jobs/{job_id}/resume",
+        response_model=job_documents.Job,
+        dependencies=[needs("jobs:write", audit="job.resume")],
+    )
+    async def resume_job(caller: Caller, job_id: str) -> Document:
+        """Queues a paused job again."""
+        return Document(job_presenters.job(await services.jobs.resume(caller.project, job_id)))
+
+    @router.post(
         "/v1/jobs/{job_id}/retry",
         response_model=job_documents.Job,
         status_code=202,

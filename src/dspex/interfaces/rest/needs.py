@@ -28,8 +28,19 @@ _TOLD = (
     "all_projects",
     "kind",
     "row_id",
+    "force",
+    "evaluation",
 )
-_TARGETS = ("name", "key_id", "model", "execution_id", "job_id", "batch_id")
+_TARGETS = (
+    "name",
+    "key_id",
+    "model",
+    "execution_id",
+    "job_id",
+    "batch_id",
+    "evaluation_id",
+    "optimization_id",
+)
 LONGEST = 200
 
 

@@ -1,5 +1,6 @@
 """/v1/pools: worker processes with real DSPy, and what users' modules are before they are registered."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
@@ -31,10 +32,9 @@ def pools_router(services: Services) -> APIRouter:
 
     @router.get("/pools", response_model=shown.Listed[operations.Pool], dependencies=[needs("pools:read")])
     async def list_pools(caller: Caller) -> Document:
-        """The pools of the process that answers, with their workers; one that nothing needed yet is not up."""
-        return Document(
-            {"data": [operation_presenters.pool(one) for one in services.pools.view()], "next_cursor": None}
-        )
+        """The pools of every process, with their workers; one that nothing needed yet is not up."""
+        pools = await services.pools.everywhere()
+        return Document({"data": [operation_presenters.pool(one) for one in pools], "next_cursor": None})
 
     @router.post(
         "/pools/{name}/recycle",
@@ -42,8 +42,8 @@ def pools_router(services: Services) -> APIRouter:
         dependencies=[needs("pools:write", audit="pool.recycle")],
     )
     async def recycle_pool(caller: Caller, name: PoolPath) -> Document:
-        """Put new workers in the place of all that the answering process has; those finish what they have."""
-        return Document({"name": name, "workers": await services.pools.recycle(name)})
+        """Put new workers in the place of all that there are; those finish what they have."""
+        return Document(asdict(await services.pools.recycle(name)))
 
     @router.post(
         "/modules/validate", response_model=operations.ModuleVerdict, dependencies=[needs("programs:code")]

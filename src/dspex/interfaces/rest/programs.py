@@ -1,4 +1,4 @@
-"""/v1/programs: register, look at, and move through the lifecycle."""
+"""/v1/programs: register and look at programs."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,6 +8,7 @@ from pydantic import Field
 from dspex.access.records import Principal
 from dspex.access.rules import may
 from dspex.configuration.alerting import AlertThresholds
+from dspex.configuration.gates import Gates
 from dspex.configuration.pipelines import PipelineEntry, kind_complaint
 from dspex.configuration.settings import PROGRAM_NAME
 from dspex.configuration.spending import Budget, RateLimit
@@ -17,21 +18,20 @@ from dspex.interfaces.rest.forms import (
     CachePolicyForm,
     Label,
     ModuleName,
-    Number,
     Paged,
     SignatureForm,
     Strict,
     policy_of,
 )
+from dspex.interfaces.rest.lifecycle import bring_up, shown_program
 from dspex.interfaces.rest.needs import Caller, needs
 from dspex.interfaces.shared import documents as shown
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
-from dspex.kit.errors import DspexError, Invalid, Problem
+from dspex.kit.errors import Invalid, Problem
 from dspex.programs.definitions import CodeDigest, choose_model, define
 from dspex.programs.pipelines.reading import define_pipeline
-from dspex.programs.records import Adapter, Definition, Program, ProgramSettings, Version, WantedExecutor
-from dspex.programs.rules import check_live
+from dspex.programs.records import Adapter, Definition, ProgramSettings, WantedExecutor
 
 Temperature = Annotated[float, Field(ge=0, le=2)]
 MaxTokens = Annotated[int, Field(ge=1, le=10_000_000)]
@@ -69,14 +69,9 @@ class NewProgram(Strict):
     rate_limit: RateLimit | None = None
     budget: Budget | None = None
     alerts: AlertThresholds | None = None
+    gates: Gates | None = None
     initialize: bool = False
     deploy: bool = False
-
-
-class Chosen(Strict):
-    """A version by number; without one the newest."""
-
-    version: Number | None = None
 
 
 class ProgramList(Paged):
@@ -86,17 +81,6 @@ class ProgramList(Paged):
 def programs_router(services: Services) -> APIRouter:
     router = APIRouter(prefix="/v1/programs", tags=["programs"])
     programs = services.programs
-
-    async def shown_program(program: Program) -> shown.Program:
-        statuses = await programs.statuses(program.project, [program])
-        return presenters.program(program, statuses[program.id], await programs.current(program))
-
-    async def chosen(project: str, name: str, body: Chosen | None) -> tuple[Program, Version]:
-        program = await programs.get(project, name)
-        number = body.version if body else None
-        if number is None:
-            return program, await programs.newest(program)
-        return program, await programs.version_numbered(program, number)
 
     @router.post(
         "",
@@ -117,6 +101,7 @@ def programs_router(services: Services) -> APIRouter:
             rate_limit=body.rate_limit,
             budget=body.budget,
             alerts=body.alerts,
+            gates=body.gates,
         )
         program, version = await programs.create(
             caller.project,
@@ -128,7 +113,9 @@ def programs_router(services: Services) -> APIRouter:
         )
         await bring_up(services, program, version, initialize=body.initialize, deploy=body.deploy)
         program = await programs.get(caller.project, program.name)
-        return Document(await shown_program(program), 201, {"location": f"/v1/programs/{program.name}"})
+        return Document(
+            await shown_program(services, program), 201, {"location": f"/v1/programs/{program.name}"}
+        )
 
     @router.get("", response_model=shown.Listed[shown.Program], dependencies=[needs("programs:read")])
     async def list_programs(caller: Caller, query: Annotated[ProgramList, Query()]) -> Document:
@@ -143,51 +130,7 @@ def programs_router(services: Services) -> APIRouter:
     @router.get("/{name}", response_model=shown.Program, dependencies=[needs("programs:read")])
     async def get_program(caller: Caller, name: str) -> Document:
         """A program with the version that answers, or the newest while none is deployed."""
-        return Document(await shown_program(await programs.get(caller.project, name)))
-
-    @router.post(
-        "/{name}/initialize",
-        response_model=shown.Version,
-        dependencies=[needs("programs:write", audit="program.initialize")],
-    )
-    async def initialize_program(caller: Caller, name: str, body: Chosen | None = None) -> Document:
-        """Make a draft executable: compiled by DSPy and checked against it. A failure can be tried again."""
-        program, version = await chosen(caller.project, name, body)
-        check_live(program)
-        return Document(presenters.program_version(await initialized(services, version)))
-
-    @router.post(
-        "/{name}/deploy",
-        response_model=shown.Program,
-        dependencies=[needs("programs:write", audit="program.deploy")],
-    )
-    async def deploy_program(caller: Caller, name: str, body: Chosen | None = None) -> Document:
-        """Let a version answer; without one, the newest that can run."""
-        program, version = await chosen(caller.project, name, body)
-        if body is None or body.version is None:
-            version = await programs.deployable(program)
-        return Document(await shown_program(await programs.deploy(program, version)))
-
-    @router.post(
-        "/{name}/rollback",
-        response_model=shown.Program,
-        dependencies=[needs("programs:write", audit="program.rollback")],
-    )
-    async def rollback_program(caller: Caller, name: str) -> Document:
-        """Let the version answer that did before the present one; twice goes back two steps."""
-        program = await programs.get(caller.project, name)
-        check_live(program)
-        program, _ = await programs.rollback(program)
-        return Document(await shown_program(program))
-
-    @router.post(
-        "/{name}/archive",
-        response_model=shown.Program,
-        dependencies=[needs("programs:write", audit="program.archive")],
-    )
-    async def archive_program(caller: Caller, name: str) -> Document:
-        """Take a program out of service. Its versions and executions stay; its name stays taken."""
-        return Document(await shown_program(await programs.archive(await programs.get(caller.project, name))))
+        return Document(await shown_program(services, await programs.get(caller.project, name)))
 
     return router
 
@@ -257,25 +200,3 @@ def checked_mock(executor: str, mock: dict[str, Any] | None) -> dict[str, Any] |
         return None
     Mock(mock or {})
     return mock or {}
-
-
-async def initialized(services: Services, version: Version) -> Version:
-    """The version, executable. Raises Invalid (code not_native) with the reason when it was refused."""
-    (after,) = await services.programs.initialize([version])
-    if after.error is not None:
-        raise Invalid(f"Version {after.number} can't run: {after.error}", code="not_native")
-    return after
-
-
-async def bring_up(
-    services: Services, program: Program, version: Version, *, initialize: bool, deploy: bool
-) -> None:
-    """What a creation was asked to do besides. A failure is on record with the version, which exists now."""
-    try:
-        if (initialize or deploy) and await services.programs.unready([version]):
-            version = await initialized(services, version)
-        if deploy:
-            await services.programs.deploy(program, version)
-    except DspexError as error:
-        if error.kind == "internal":
-            raise

@@ -20,15 +20,9 @@ from dspex.interfaces.rest.forms import (
     Strict,
 )
 from dspex.interfaces.rest.forms import Query as QueryForm
+from dspex.interfaces.rest.lifecycle import bring_up
 from dspex.interfaces.rest.needs import Caller, needs
-from dspex.interfaces.rest.programs import (
-    MaxTokens,
-    Temperature,
-    bad_kind,
-    bring_up,
-    checked_mock,
-    code_of,
-)
+from dspex.interfaces.rest.programs import MaxTokens, Temperature, bad_kind, checked_mock, code_of
 from dspex.interfaces.shared import documents as shown
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services

@@ -103,16 +103,32 @@ class Statistics(TypedDict):
     outputs: Mapping[str, FieldStatistics]
 
 
+class Use(TypedDict):
+    """A version of a program that shows so many rows of a dataset in its prompts."""
+
+    program: str
+    version: int
+    status: str
+    demos: int
+
+
 class Deleted(TypedDict):
+    """`used_by` are versions of programs that go on showing its rows in their prompts."""
+
     name: str
     versions: list[int]
+    used_by: list[Use]
 
 
 class DeletedRow(TypedDict):
-    """`still_in` are versions that have the row, until they are deleted."""
+    """`still_in` are versions that have the row, until they are deleted; `used_by` versions of programs that go on
+
+    showing it in their prompts.
+    """
 
     dataset: Dataset
     still_in: list[Mapping[str, Any]]
+    used_by: list[Use]
 
 
 class Feedback(TypedDict):

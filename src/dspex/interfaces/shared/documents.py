@@ -152,7 +152,8 @@ class TracedExecution(Execution):
 class Version(TypedDict):
     """`provider_model` and `options` are what the model's alias meant when the version was made.
 
-    `pipeline` has the steps and outputs of one, fully wired.
+    `pipeline` has the steps and outputs of one, fully wired. `lineage` says how an optimization made the version: of
+    which parent, by which examples, metric and optimizer, for what, and where each demo comes from.
     """
 
     version: int
@@ -172,6 +173,7 @@ class Version(TypedDict):
     mock: Mapping[str, Any] | None
     input_schema: Mapping[str, Any]
     output_schema: Mapping[str, Any]
+    lineage: Mapping[str, Any] | None
     created_at: datetime
 
 
@@ -206,6 +208,7 @@ class Program(TypedDict):
     rate_limit: Mapping[str, int | None] | None
     budget: Mapping[str, Any] | None
     alerts: Mapping[str, float | None] | None
+    gates: Mapping[str, float | None] | None
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None

@@ -226,8 +226,9 @@ class Alert(TypedDict):
 
 
 class PoolWorker(TypedDict):
-    """`state` is initializing, ready, busy, degraded or terminating, and `reason` why."""
+    """`state` is initializing, ready, busy, degraded or terminating, and `reason` why; `node` is its process."""
 
+    node: str
     pid: int
     state: str
     in_flight: int
@@ -249,8 +250,11 @@ class Pool(TypedDict):
 
 
 class Recycled(TypedDict):
+    """`workers` are being replaced; `silent` processes have not said in time how many of theirs."""
+
     name: str
     workers: int
+    silent: Sequence[str]
 
 
 class ModuleVerdict(TypedDict):

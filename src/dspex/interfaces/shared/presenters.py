@@ -145,6 +145,7 @@ def program(record: Program, status: ProgramStatus, version: Version) -> "shown.
         "rate_limit": None if record.settings.rate_limit is None else asdict(record.settings.rate_limit),
         "budget": None if record.settings.budget is None else asdict(record.settings.budget),
         "alerts": None if record.settings.alerts is None else asdict(record.settings.alerts),
+        "gates": None if record.settings.gates is None else asdict(record.settings.gates),
         "created_at": record.created_at,
         "updated_at": record.updated_at,
         "archived_at": record.archived_at,
@@ -183,6 +184,7 @@ def program_version(version: Version) -> "shown.Version":
         "mock": definition.mock,
         "input_schema": inputs,
         "output_schema": outputs,
+        "lineage": version.lineage,
         "created_at": version.created_at,
     }
 

@@ -19,6 +19,7 @@ from dspex.gateway.answers import Caches
 from dspex.gateway.breakers import Breakers
 from dspex.gateway.ports import BudgetLedger
 from dspex.gateway.steps.lanes import Lanes
+from dspex.jobs.ports import Handler
 from dspex.jobs.service import Jobs
 from dspex.kit.clock import Clock
 from dspex.kit.signals import Signals
@@ -32,9 +33,11 @@ from dspex.signatures.service import SignatureService
 if TYPE_CHECKING:
     # Made later, by `kit.later`.
     from dspex.datasets.service import Datasets
+    from dspex.evaluations.service import Evaluations
     from dspex.executions.background.service import Background
     from dspex.executions.batches.service import Batches
     from dspex.executions.feedback.service import Feedbacks
+    from dspex.optimizations.service import Optimizations
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,9 @@ class Services:
     batches: "Batches"
     datasets: "Datasets"
     feedback: "Feedbacks"
+    evaluations: "Evaluations"
+    optimizations: "Optimizations"
+    optimizing: Handler
     jobs: Jobs
     embeddings: Embeddings
     idempotency: Idempotency

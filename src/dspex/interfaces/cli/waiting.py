@@ -1,0 +1,42 @@
+"""Jobs that somebody watches: why one does not go on."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from dspex.kit.errors import Conflict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Reason = Callable[[str, str | None], None]
+
+
+def telling_why(console: "Console") -> Reason:
+    """Takes the state and the last failure again and again, and says once what a queued job waits for.
+
+    Also where there is no terminal: whoever waits for hours should know what for.
+    """
+    told: str | None = None
+
+    def tell(status: str, failure: str | None) -> None:
+        nonlocal told
+        reason = failure if status == "queued" else None
+        if reason is not None and reason != told:
+            console.print(
+                f"It waits, and tries again by itself: {reason}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+        told = reason
+
+    return tell
+
+
+def check_goes_on(what: str, job_id: str, status: str) -> None:
+    """Raises Conflict (code job_state) for one that only a retry would begin anew."""
+    if status in ("failed", "cancelled"):
+        raise Conflict(
+            f"The {what} is {status}, and does not go on by itself; `dspex jobs retry {job_id}` begins it again.",
+            code="job_state",
+        )
