@@ -1,6 +1,13 @@
 """Fixtures shared by all tests live in plugins, one subject a file."""
 
+import signal
+
 from tests.conftest_simulator import simulator, simulator_process
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background by a shell: what is started from here would inherit it, and no Ctrl-C would end it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 __all__ = ["simulator", "simulator_process"]
 pytest_plugins = [

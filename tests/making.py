@@ -5,8 +5,12 @@ from typing import Any
 
 from dspex.datasets.records import Dataset, Example, Row
 from dspex.datasets.rules import row_of
+from dspex.evaluations.metrics.records import MetricSpec
+from dspex.evaluations.records import Evaluation
 from dspex.executions.records import Execution
+from dspex.jobs.records import Job
 from dspex.kit.ids import new_id
+from dspex.optimizations.records import Examples, Optimization, Plan
 from dspex.programs.records import Definition, LanguageModelChoice, Program, ProgramSettings, Version
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -87,3 +91,75 @@ def row(position: int, inputs: Any = None, **more: Any) -> Row:
     made = row_of(example, position, 1_000_000)
     assert isinstance(made, Row)
     return made
+
+
+def job(job_id: str, **changes: Any) -> Job:
+    return Job(
+        **{
+            "id": job_id,
+            "project": "default",
+            "kind": "evaluation",
+            "queue": "default",
+            "created_at": NOON,
+            "due_at": NOON,
+            "payload": {},
+            **changes,
+        }
+    )
+
+
+def evaluation(**changes: Any) -> Evaluation:
+    given: dict[str, Any] = {
+        "id": new_id(),
+        "project": "default",
+        "program": "qa",
+        "version": 1,
+        "dataset": "tickets",
+        "dataset_version": 2,
+        "dataset_id": "d",
+        "dataset_digest": "d1",
+        "metric": MetricSpec("f1", ("answer",)),
+        "examples": 3,
+        "concurrency": 4,
+        "created_at": NOON,
+        **changes,
+    }
+    return Evaluation(**given)
+
+
+def optimization(**changes: Any) -> tuple[Optimization, Job]:
+    """With the job of its id."""
+    examples = Examples("d", "tickets", 2, "digest")
+    plan = Plan(
+        program=changes.pop("program", "qa"),
+        program_id="p",
+        version_id="v",
+        version=1,
+        digest="abc",
+        pool="general",
+        dataset=examples,
+        validation=None,
+        validation_share=0.3,
+        train_rows=7,
+        validation_rows=3,
+        optimizer=changes.pop("optimizer", "BootstrapFewShot"),
+        config={"b": 1, "a": [None]},
+        predictors=("self",),
+        metric={"name": "exact_match"},
+        seed=0,
+        threads=8,
+        budget_usd=None,
+        use_cache=True,
+        deploy=False,
+    )
+    given: dict[str, Any] = {
+        "id": new_id(),
+        "project": "default",
+        "plan": plan,
+        "identity": "same",
+        "created_at": NOON,
+        **changes,
+    }
+    made = Optimization(**given)
+    job = Job(made.id, made.project, "optimization", "optimization", made.created_at, made.created_at, {})
+    return made, job

@@ -21,7 +21,7 @@ from dspex.storage.opening import open_database
 from tests.unit.gateway.scripted import Model, PerToken, context, gateway, request
 
 CALLERS = 100
-PATIENCE_S = 1.2
+PATIENCE_S = 4.0
 PRICES = PerToken()
 
 

@@ -13,10 +13,17 @@ import uvicorn
 from dspex.access.audit import Audit
 from dspex.access.authentication import Authenticator
 from dspex.access.service import Keys
+from dspex.application.evaluating import Metrics as EvaluationMetrics
 from dspex.application.lazy_pools import LazyPools
+from dspex.application.pools_everywhere import PoolsEverywhere
 from dspex.configuration.settings import Settings
 from dspex.datasets.records import Bounds as DatasetBounds
 from dspex.datasets.service import Datasets
+from dspex.evaluations.ports import MetricPools
+from dspex.evaluations.python_scoring import PythonMetrics
+from dspex.evaluations.rules import KIND as EVALUATION
+from dspex.evaluations.running import EvaluationChanges
+from dspex.evaluations.service import Evaluations
 from dspex.executions.background.rules import KIND as EXECUTION
 from dspex.executions.background.running import ExecutionChanges
 from dspex.executions.background.service import Background
@@ -33,6 +40,7 @@ from dspex.executions.requests import Bounds
 from dspex.executions.service import ExecutionService
 from dspex.executions.streams import Streams
 from dspex.gateway.breakers import Breakers
+from dspex.gateway.ports import Prices
 from dspex.gateway.records import CACHED
 from dspex.gateway.service import LanguageModelGateway
 from dspex.gateway.steps.admitting import Admitting
@@ -43,6 +51,8 @@ from dspex.gateway.steps.lanes import Lanes
 from dspex.gateway.steps.single_flight import SingleFlight
 from dspex.interfaces.rest.app import RestApplication, create_application
 from dspex.interfaces.shared.services import Check, Services
+from dspex.jobs.ports import Changes, Run
+from dspex.jobs.records import Outcome
 from dspex.jobs.service import Jobs
 from dspex.kit.clock import SystemClock
 from dspex.kit.errors import Unavailable
@@ -52,6 +62,12 @@ from dspex.observability.alerts import Alerts
 from dspex.observability.metrics import Metrics
 from dspex.observability.observed import Observed
 from dspex.observability.tracing import Tracer
+from dspex.optimizations.planning import Planner
+from dspex.optimizations.ports import Optimizers
+from dspex.optimizations.results import Results
+from dspex.optimizations.retrying import OptimizationChanges
+from dspex.optimizations.rules import KIND as OPTIMIZATION
+from dspex.optimizations.service import Optimizations
 from dspex.programs.adhoc import AdhocCompiling
 from dspex.programs.ports import Compiled, Compiler, Refused, SignatureReader
 from dspex.programs.python_signatures import PythonSignatures
@@ -59,14 +75,17 @@ from dspex.programs.records import Definition
 from dspex.programs.service import ProgramService
 from dspex.providers.dataset_files.loader import FileLoader
 from dspex.providers.language_models.simulator.client import SimulatorClient
+from dspex.providers.language_models.spellings import Lm15Spellings
 from dspex.providers.memory.access import MemoryAudit, MemoryKeys
 from dspex.providers.memory.analytics import MemoryAnalytics
 from dspex.providers.memory.breakers import MemoryBreakers
 from dspex.providers.memory.budgets import MemoryBudgets
 from dspex.providers.memory.datasets import MemoryDatasets
+from dspex.providers.memory.evaluations import MemoryEvaluations
 from dspex.providers.memory.executions import MemoryExecutions, MemoryNodes
 from dspex.providers.memory.feedback import MemoryFeedback
 from dspex.providers.memory.jobs import MemoryBackground, MemoryBatches, MemoryJobs
+from dspex.providers.memory.optimizations import MemoryJournal, MemoryOptimizations
 from dspex.providers.memory.programs import MemoryPrograms
 from dspex.providers.memory.signatures import MemorySignatures
 from dspex.providers.python_code import code_digest
@@ -74,6 +93,7 @@ from dspex.signatures.service import SignatureService
 from tests.caching import caches_in_memory
 from tests.interfaces.stores import Behind, Switch
 from tests.plugins.reading import ReadsHere
+from tests.unit.optimizations.house import Scripted
 
 NODE = "node-under-test"
 BASE = "http://127.0.0.1"
@@ -94,6 +114,11 @@ class NoPrices:
         return None
 
 
+class RunsNothing:
+    async def run(self, run: Run) -> Outcome:
+        raise Unavailable("There is no worker here.", code="no_pool")
+
+
 @dataclass
 class TestNode:
     __test__ = False
@@ -104,6 +129,9 @@ class TestNode:
     signals: Signals = field(default_factory=LocalSignals)
     keys: MemoryKeys = field(default_factory=MemoryKeys)
     signature_reader: SignatureReader | None = None
+    optimizers: Optimizers = field(default_factory=Scripted)
+    metric_pools: MetricPools | None = None
+    prices: Prices = field(default_factory=NoPrices)
 
     def __post_init__(self) -> None:
         clock, facts, self.switch = SystemClock(), Facts(), Switch()
@@ -125,7 +153,7 @@ class TestNode:
         gateway = LanguageModelGateway(
             {name: SimulatorClient() for name in self.settings.models.registry},
             self.settings.models.registry,
-            NoPrices(),
+            self.prices,
             clock,
             facts,
             (Caching(self.cached.replies, clock), flights := SingleFlight(clock), breaking, lanes),
@@ -149,10 +177,18 @@ class TestNode:
         reader = ReplyReader(ReadsHere(), clock, limits.output_bytes)
         running = ExecutionService(gateway, stored_executions, clock, facts, bounds, NODE, reader, caching)
         self.audit_log = MemoryAudit()
+        self.optimizations = MemoryOptimizations(self.job_store, journal := MemoryJournal())
+        stored_optimizations: Any = Behind(self.switch, self.optimizations)
         stored_keys: Any = Behind(self.switch, self.keys)
         stored_audit: Any = Behind(self.switch, self.audit_log)
-        changes = {EXECUTION: ExecutionChanges(stored_background, stored_executions, stored_jobs)}
-        jobs = Jobs(stored_jobs, self.signals, clock, changes)
+        self.evaluations = MemoryEvaluations(self.job_store, self.executions)
+        stored_evaluations: Any = Behind(self.switch, self.evaluations)
+        self.job_changes: dict[str, Changes] = {
+            EXECUTION: ExecutionChanges(stored_background, stored_executions, stored_jobs),
+            EVALUATION: EvaluationChanges(stored_evaluations, stored_jobs),
+            OPTIMIZATION: OptimizationChanges(stored_optimizations, journal),
+        }
+        jobs = Jobs(stored_jobs, self.signals, clock, self.job_changes)
         self.idempotency = Idempotency(
             stored_executions,
             stored_nodes,
@@ -163,23 +199,59 @@ class TestNode:
         )
         predictions = Predictions(catalog, adhoc, signatures, running, self.settings.models)
         bounds_of_batches = BatchBounds(self.settings.jobs.batch.items, self.settings.jobs.batch.concurrency)
-        stored_datasets: Any = Behind(self.switch, MemoryDatasets())
+        self.datasets: Any = Behind(self.switch, MemoryDatasets())
         stored_feedback: Any = Behind(self.switch, MemoryFeedback(self.executions))
         bounds_of_datasets = DatasetBounds(
             limits.dataset_rows, limits.dataset_bytes, limits.dataset_row_bytes
         )
-        datasets = Datasets(stored_datasets, FileLoader(), clock, bounds_of_datasets)
+        datasets = Datasets(self.datasets, FileLoader(), clock, bounds_of_datasets)
+        pools = LazyPools(self.settings.pools, self.settings.code_roots, clock, share=1)
+        embeddings = Embeddings(gateway, stored_executions, clock, facts, bounds, NODE, CACHED)
+        metrics = EvaluationMetrics(
+            self.settings.models,
+            self.prices,
+            predictions,
+            embeddings,
+            PythonMetrics(self.metric_pools or pools, gateway, Lm15Spellings(), clock, NODE),
+        )
         self.services = Services(
             settings=self.settings,
             clock=clock,
             started_at=clock.now(),
             catalog=catalog,
             predictions=predictions,
-            embeddings=Embeddings(gateway, stored_executions, clock, facts, bounds, NODE, CACHED),
+            embeddings=embeddings,
+            evaluations=Evaluations(
+                predictions,
+                datasets,
+                jobs,
+                stored_evaluations,
+                clock,
+                self.settings.jobs.evaluation.concurrency,
+                metrics,
+            ),
             background=Background(predictions, jobs, stored_background, stored_executions, clock),
             batches=Batches(predictions, jobs, stored_batches, clock, bounds_of_batches),
             datasets=datasets,
             feedback=Feedbacks(stored_feedback, stored_executions, stored_programs, datasets, clock),
+            optimizations=Optimizations(
+                Planner(
+                    programs,
+                    datasets,
+                    self.optimizers,
+                    gateway,
+                    self.prices,
+                    lambda references: code_digest(references, self.settings.code_roots),
+                    frozenset({"general"}),
+                ),
+                stored_optimizations,
+                jobs,
+                Results(programs, Audit(stored_audit, clock)),
+                stored_executions,
+                self.prices,
+                clock,
+            ),
+            optimizing=RunsNothing(),
             jobs=jobs,
             idempotency=self.idempotency,
             executions=stored_executions,
@@ -199,7 +271,7 @@ class TestNode:
             breakers=breakers,
             lanes=lanes,
             code=lambda references: code_digest(references, self.settings.code_roots),
-            pools=(pools := LazyPools(self.settings.pools, self.settings.code_roots, clock, share=1)),
+            pools=PoolsEverywhere(pools, self.signals, stored_nodes, clock, NODE),
             inspector=pools,
             python_signatures=PythonSignatures(stored_programs, self.signature_reader or pools, clock),
             streams=Streams(clock),

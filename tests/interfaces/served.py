@@ -10,6 +10,7 @@ import pytest
 
 from dspex.application import foundation, wiring
 from dspex.application.declaring import declare
+from dspex.application.origin import Origin
 from dspex.configuration.settings import Settings
 from dspex.interfaces.rest.app import RestApplication, create_application
 from tests.interfaces.node import BASE
@@ -28,7 +29,7 @@ async def served(compiler: Path, directory: Path, **settings: Any) -> AsyncItera
                 services.python_signatures,
                 configured,
                 "default",
-                directory,
+                Origin(directory),
                 services.audit,
             )
             yield create_application(services)

@@ -248,7 +248,8 @@ async def test_rows_and_versions_are_deleted(client: httpx.AsyncClient) -> None:
     missing = await client.delete(f"/v1/datasets/qa/rows/{found[1]['id']}")
     assert (missing.status_code, missing.json()["code"]) == (404, "dataset_row_missing")
     assert (await client.delete("/v1/datasets/qa", params={"version": 1})).json()["versions"] == [1]
-    assert (await client.delete("/v1/datasets/qa")).json() == {"name": "qa", "versions": [2]}
+    deleted = (await client.delete("/v1/datasets/qa")).json()
+    assert deleted == {"name": "qa", "versions": [2], "used_by": []}
     for method, path in (("GET", "/rows"), ("GET", ""), ("DELETE", ""), ("GET", "/versions")):
         answer = await client.request(method, f"/v1/datasets/qa{path}")
         assert (answer.status_code, answer.json()["code"]) == (404, "dataset_missing")

@@ -17,9 +17,11 @@ from dspex.configuration.dspy_cli.project import DspyCli
 from dspex.interfaces.rest.callers import PUBLIC
 from tests.interfaces.keyed import client_with, key_for, keyed_node
 from tests.interfaces.node import TestNode, mock_program
+from tests.making import optimization
 
 SIGNATURE = "question -> answer"
 DRAFT = {"name": "mine", "signature": SIGNATURE}
+OPTIMIZATION = {"program": "hidden", "dataset": "hidden"}
 EXAMPLE = {"inputs": {"question": "hidden?"}, "outputs": {"answer": "no"}}
 
 
@@ -47,6 +49,7 @@ DOORS = {
     "GET /v1/programs/{name}": Door("programs:read"),
     "POST /v1/programs/{name}/initialize": Door("programs:write"),
     "POST /v1/programs/{name}/deploy": Door("programs:write", {"version": 1}),
+    "POST /v1/programs/{name}/gates": Door("programs:write", {"min_score": 0.5}),
     "POST /v1/programs/{name}/rollback": Door("programs:write"),
     "POST /v1/programs/{name}/archive": Door("programs:write"),
     "GET /v1/programs/{name}/versions": Door("programs:read"),
@@ -83,14 +86,39 @@ DOORS = {
     "GET /v1/datasets/{name}/statistics": Door("datasets:read"),
     "DELETE /v1/datasets/{name}/rows/{row_id}": Door("datasets:write"),
     "DELETE /v1/datasets/{name}": Door("datasets:write"),
+    "POST /v1/evaluations": Door("evaluations:write", {"program": "hidden", "dataset": "hidden"}),
+    "GET /v1/evaluations": Door("evaluations:read", foreign=200),
+    "GET /v1/evaluations/compare": Door(
+        "evaluations:read", query={"a": "{evaluation_id}", "b": "{evaluation_id}"}
+    ),
+    "GET /v1/evaluations/compare/examples": Door(
+        "evaluations:read", query={"a": "{evaluation_id}", "b": "{evaluation_id}"}
+    ),
+    "GET /v1/evaluations/{evaluation_id}": Door("evaluations:read"),
+    "GET /v1/evaluations/{evaluation_id}/results": Door("evaluations:read"),
+    "GET /v1/evaluations/{evaluation_id}/events": Door("evaluations:read"),
+    "POST /v1/evaluations/{evaluation_id}/cancel": Door("evaluations:write"),
+    "DELETE /v1/evaluations/{evaluation_id}": Door("evaluations:write"),
     "POST /v1/batches": Door("programs:run", {"program": "hidden", "inputs": [{"question": "?"}]}),
     "GET /v1/batches": Door("executions:read", foreign=200),
     "GET /v1/batches/{batch_id}": Door("executions:read"),
     "GET /v1/batches/{batch_id}/results": Door("executions:read"),
     "POST /v1/batches/{batch_id}/cancel": Door("programs:run"),
+    "GET /v1/datasets/{name}/rows/{row_id}/uses": Door("datasets:read"),
+    "GET /v1/optimizations": Door("optimizations:read", foreign=200),
+    "POST /v1/optimizations": Door("optimizations:write", OPTIMIZATION),
+    "POST /v1/optimizations/estimate": Door("optimizations:write", OPTIMIZATION),
+    "GET /v1/optimizations/{optimization_id}": Door("optimizations:read"),
+    "GET /v1/optimizations/{optimization_id}/events": Door("optimizations:read"),
+    "POST /v1/optimizations/{optimization_id}/cancel": Door("optimizations:write"),
+    "POST /v1/optimizations/{optimization_id}/pause": Door("optimizations:write"),
+    "POST /v1/optimizations/{optimization_id}/resume": Door("optimizations:write"),
+    "POST /v1/optimizations/{optimization_id}/keep": Door("optimizations:write"),
     "GET /v1/jobs": Door("jobs:read", foreign=200),
     "GET /v1/jobs/{job_id}": Door("jobs:read"),
     "POST /v1/jobs/{job_id}/cancel": Door("jobs:write"),
+    "POST /v1/jobs/{job_id}/pause": Door("jobs:write"),
+    "POST /v1/jobs/{job_id}/resume": Door("jobs:write"),
     "POST /v1/jobs/{job_id}/retry": Door("jobs:write"),
     # Queues belong to all projects.
     "GET /v1/queues": Door("queues:read", foreign=200),
@@ -141,13 +169,15 @@ class Street:
     async def knock(self, door: str, key: str | None, **names: str) -> httpx.Response:
         method, _, path = door.partition(" ")
         given = ALL[door]
-        place = path.format(**{**self.names, **names})
+        known = {**self.names, **names}
+        place = path.format(**known)
+        query = {name: value.format(**known) for name, value in given.query.items()}
         headers = {} if key is None else {"authorization": f"Bearer {key}"}
         body = given.body
         if door == "POST /v1/embeddings":
             body = {**body, "model": names.get("model", body["model"])}
         async with self.node.client(headers=headers) as client:
-            return await client.request(method, place, json=body, params=given.query)
+            return await client.request(method, place, json=body, params=query)
 
 
 @pytest.fixture
@@ -164,10 +194,19 @@ async def street() -> AsyncIterator[Street]:
         made = await client.post("/v1/datasets", json={"name": "hidden", "rows": [EXAMPLE]})
         assert made.status_code == 201
         row = (await client.get("/v1/datasets/hidden/rows")).json()["data"][0]
+        evaluation = (await client.post("/v1/evaluations", json=DOORS["POST /v1/evaluations"].body)).json()
         batch = (await client.post("/v1/batches", json=DOORS["POST /v1/batches"].body)).json()
+    optimized, job = optimization(project="theirs", program="hidden")
+    await node.optimizations.add(optimized, job)
     keys = {role: await key_for(node, role, "ours") for role in ROLES}
     names = {"name": "hidden", "number": "1", "version": "1", "model": "nowhere"}
-    names |= {"batch_id": batch["id"], "job_id": batch["id"], "row_id": row["id"]}
+    names |= {
+        "batch_id": batch["id"],
+        "job_id": batch["id"],
+        "row_id": row["id"],
+        "optimization_id": optimized.id,
+    }
+    names |= {"evaluation_id": evaluation["id"]}
     yield Street(node, keys, {**names, "execution_id": execution["id"], "key_id": key["id"]})
 
 
@@ -216,6 +255,8 @@ async def test_a_key_of_another_project_finds_nothing(street: Street) -> None:
         "execution_id": "01a1fded-f723-763b-be61-cfc4cc3f7883",
         "key_id": "absentabsent",
         "batch_id": "absent",
+        "evaluation_id": "absent",
+        "optimization_id": "absent",
         "job_id": "absent",
         "row_id": "absent",
         "model": "elsewhere",

@@ -105,10 +105,24 @@ BODIES = {
         f'{{"signature": {DEFAULT}, "initialize": true}}',
     ),
     "a version's demos": ("/v1/programs/native/versions", f'{{"state": {STATE}, "initialize": true}}'),
+    "a metric": ("/v1/evaluations", '{"program": "scripted", "dataset": "rows", "metric": VALUE}'),
+    "a judge's criteria": (
+        "/v1/evaluations",
+        '{"program": "scripted", "dataset": "rows", "metric": {"name": "lm_judge", "criteria": VALUE}}',
+    ),
+    "what is evaluated": ("/v1/evaluations", '{"program": "scripted", "dataset": VALUE, "limit": VALUE}'),
+    "a budget": ("/v1/evaluations", '{"program": "scripted", "dataset": "rows", "budget_usd": VALUE}'),
     "an import": ("/v1/programs/native/import", STATE),
     "an import of something else": ("/v1/programs/native/import", f"{{{DEMOS}}}"),
 }
-LISTS = ("/v1/programs", "/openapi.json", "/v1/executions", "/v1/signatures", "/v1/programs/native/versions")
+LISTS = (
+    "/v1/programs",
+    "/openapi.json",
+    "/v1/executions",
+    "/v1/signatures",
+    "/v1/programs/native/versions",
+    "/v1/evaluations",
+)
 
 
 @pytest.fixture
@@ -126,6 +140,9 @@ async def client(
             served(compiler_address, tmp_path, database_url=database_url, programs=programs) as application,
             client_of(application) as client,
         ):
+            row = {"inputs": {"a": 1}, "outputs": {"b": 1}}
+            made = await client.post("/v1/datasets", json={"name": "rows", "rows": [row]})
+            assert made.status_code == 201
             yield client
 
 

@@ -19,6 +19,8 @@ ODD = Path(__file__).parents[1] / "fixtures" / "dspy_cli_modules"
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, simulator_process: RunningSimulator) -> Path:
+    # Whatever other tests have told it.
+    simulator_process.control("reset", {})
     place = tmp_path_factory.mktemp("dspy-cli") / "project"
     shutil.copytree(EXAMPLE, place)
     for path in ODD.glob("*.py"):

@@ -1,5 +1,6 @@
 """Modules of users' own behind a real node: served, recorded, paid, kept from its secrets."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -40,6 +41,20 @@ PROGRAMS = """\
 """
 
 
+def environments_of_children(service: Service) -> dict[int, str]:
+    """What every process of a node was started with, except for the one that was given it all; as root sees it."""
+    found = {}
+    for one in psutil.Process(service.process.pid).children(recursive=True):
+        with contextlib.suppress(OSError):
+            found[one.pid] = Path(f"/proc/{one.pid}/environ").read_bytes().decode(errors="replace")
+    return found
+
+
+def workers_shown(pools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the processes that serve; the one that runs jobs may have some as well."""
+    return [one for one in pools[0]["workers"] if not one["node"].startswith("work-")]
+
+
 def config(base_url: str, programs: str = PROGRAMS) -> str:
     return f"""\
 models:
@@ -66,6 +81,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(place: Path, simulator_process: RunningSimulator) -> Iterator[Service]:
+    # Whatever other tests have told it.
+    simulator_process.control("reset", {})
     settings = config(simulator_process.base_url)
     with running_service(place, settings, environment={"SECRET_KEY": SECRET}) as running:
         yield running
@@ -189,8 +206,8 @@ def test_a_module_finds_no_secret_of_the_node(service: Service) -> None:
 def test_a_worker_can_not_look_into_another_one_or_use_it(service: Service) -> None:
     answered = service.predict("curious", {"pid": 1}).json()["outputs"]
     with service.client() as client:
-        (pool,) = client.get("/v1/pools").json()["data"]
-    (other,) = [one["pid"] for one in pool["workers"] if one["pid"] != answered["own"]]
+        shown = workers_shown(client.get("/v1/pools").json()["data"])
+    (other,) = [one["pid"] for one in shown if one["pid"] != answered["own"]]
     for _ in range(20):
         found = service.predict("curious", {"pid": other}, use_cache=False).json()["outputs"]
         if found["own"] != other:
@@ -206,20 +223,22 @@ def test_a_worker_can_not_look_into_another_one_or_use_it(service: Service) -> N
 
 
 def test_operators_see_and_replace_the_workers(service: Service, place: Path) -> None:
-    before = {
-        one["pid"]
-        for one in json.loads(dspex(place, "pools", "list", "--json", "--url", service.url))[0]["workers"]
-    }
+    def listed() -> list[dict[str, Any]]:
+        pools = json.loads(dspex(place, "pools", "list", "--json", "--url", service.url))
+        assert pools[0]["restarts"] == 0
+        return workers_shown(pools)
+
+    before = {one["pid"] for one in listed()}
     assert len(before) == 2
-    assert "2 workers of general" in dspex(place, "pools", "recycle", "general", "--url", service.url)
-    deadline = time.monotonic() + 20
-    while True:
-        shown = json.loads(dspex(place, "pools", "list", "--json", "--url", service.url))[0]
-        if not before & {one["pid"] for one in shown["workers"]} and len(shown["workers"]) == 2:
-            break
+    assert "workers of general are being replaced" in dspex(
+        place, "pools", "recycle", "general", "--url", service.url
+    )
+    deadline = time.monotonic() + 60
+    while before & (after := {one["pid"] for one in listed()}) or len(after) != 2:
         assert time.monotonic() < deadline
-    assert shown["restarts"] == 0
-    assert "ready" in dspex(place, "pools", "list", "--url", service.url)
+    table = dspex(place, "pools", "list", "--url", service.url)
+    assert "ready" in table
+    assert str(service.process.pid) in table
 
 
 def test_a_module_can_be_tried_before_it_is_registered(service: Service) -> None:
@@ -301,12 +320,31 @@ def test_several_serving_processes_share_the_workers(
     settings = config(simulator.base_url)
     key = {"SECRET_KEY": SECRET}
     with running_service(tmp_path, settings, "--workers", "2", environment=key) as running:
-        answers = [running.predict("answer", {"question": str(n)}, use_cache=False) for n in range(12)]
-        assert {one.status_code for one in answers} == {200}
+
+        def shown() -> dict[str, int]:
+            """The worker of each process."""
+            answered = running.predict("answer", {"question": "?"}, use_cache=False)
+            assert answered.status_code == 200, answered.text
+            with running.client() as client:
+                (pool,) = client.get("/v1/pools").json()["data"]
+            assert pool["wanted"] == len({one["node"] for one in pool["workers"]})
+            return {one["node"]: one["pid"] for one in pool["workers"]}
+
+        deadline = time.monotonic() + 90
+        while len(before := shown()) < 2:
+            assert time.monotonic() < deadline, before
+        # Whichever is asked, it is done in both.
         with running.client() as client:
-            pools = [client.get("/v1/pools").json()["data"][0] for _ in range(10)]
-        assert {one["wanted"] for one in pools} == {1}
+            recycled = client.post("/v1/pools/general/recycle").json()
+        assert recycled == {"name": "general", "workers": 2, "silent": []}
+        while len(after := shown()) < 2 or set(after.values()) & set(before.values()):
+            assert time.monotonic() < deadline, (before, after)
+        assert after.keys() == before.keys()
         assert running.predict("sockets", {"question": "?"}).json()["outputs"] == {"listening": []}
+        # Two that serve, one that Python starts with them, and a nursery and a worker of each.
+        environments = environments_of_children(running)
+        assert len(environments) >= 7
+        assert not [pid for pid, given in environments.items() if SECRET in given or "HANDED_DOWN" in given]
         assert running.stop() == 0
 
 
@@ -333,3 +371,7 @@ def test_programs_in_pools_run_in_the_background_as_well(service: Service) -> No
             time.sleep(0.1)
     assert (record["status"], record["executor"]) == ("completed", "pool"), record
     assert record["outputs"]["answer"]
+    # It asked the model with a key that the process which runs jobs was not started with.
+    environments = environments_of_children(service)
+    assert any("_DSPEX_INHERITANCE" in one for one in environments.values())
+    assert not [pid for pid, given in environments.items() if SECRET in given]

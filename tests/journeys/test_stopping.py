@@ -53,6 +53,33 @@ def test_what_outlasts_the_drain_is_told_so_and_recorded(tmp_path: Path, simulat
         assert "node stopped" in record["error"]["message"]
 
 
+SLOWLY = """\
+server: {drain_s: 600}
+limits: {timeout_s: 600}
+programs:
+  - {name: quick, signature: "question -> answer", executor: mock}
+  - {name: slow, signature: "question -> answer", executor: mock, mock: {latency_ms: 600000}}
+"""
+
+
+def test_jobs_end_while_requests_are_finished_and_not_after_that(tmp_path: Path) -> None:
+    with running_service(tmp_path, SLOWLY) as service, ThreadPoolExecutor() as pool:
+        with service.client() as client:
+            inputs = {"inputs": {"question": "?"}}
+            accepted = client.post(
+                "/v1/programs/quick/predict", json=inputs, headers={"prefer": "respond-async"}
+            )
+            assert accepted.status_code == 202
+            wait_for(lambda: "worker_started" in service.log, 90)
+            # For as long as it takes: a caller that leaves would end the request.
+            pool.submit(httpx.post, f"{service.url}/v1/programs/slow/predict", json=inputs, timeout=600)
+            wait_for(lambda: "dspy_active_predictions 1.0" in client.get("/metrics").text, 90)
+        service.process.terminate()
+        # Long before the request's own time is over.
+        wait_for(lambda: "worker_stopping" in service.log, 90)
+        service.kill()
+
+
 def test_a_caller_that_leaves_ends_the_call_to_the_model(tmp_path: Path, simulator: RunningSimulator) -> None:
     with running_service(tmp_path, config(simulator.base_url)) as service, service.client() as client:
         simulator.control("script", {"rules": [{"fault": {"kind": "hang"}}]})

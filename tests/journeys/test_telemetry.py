@@ -142,10 +142,10 @@ def test_a_dead_collector_harms_nobody(tmp_path: Path, trouble: str) -> None:
                 for _ in range(50):
                     body = {"inputs": {"question": "a"}}
                     assert client.post("/v1/programs/qa/predict", json=body).status_code == 200
-                assert time.monotonic() - began < 5
+                assert time.monotonic() - began < 20
             began = time.monotonic()
             assert service.stop() == 0
-            assert time.monotonic() - began < 15
+            assert time.monotonic() - began < 45
 
 
 def test_an_alert_reaches_its_webhook_signed(tmp_path: Path) -> None:

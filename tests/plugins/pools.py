@@ -3,11 +3,14 @@
 import asyncio
 import json
 import struct
+import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from dspex.configuration.pools import PoolSettings
 from dspex.executions.native.answers import Answer
@@ -23,6 +26,8 @@ from dspex.providers.pool.pools import WorkerPools
 from dspex.providers.python_code import code_digest
 
 PROJECT = Path(__file__).parents[1] / "fixtures" / "pool_project"
+# For what is to happen some time.
+WAIT_S = 60.0
 CHOICE = LanguageModelChoice("main", "openai/gpt-4o-mini", {"temperature": 0.0})
 
 
@@ -150,3 +155,17 @@ class TestedPools:
     @property
     def pids(self) -> list[int]:
         return sorted(one.process.pid for one in self.pools.running()["general", "default"].workers())
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def until_gone(*pids: int) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not all(gone(one) for one in pids):
+        assert time.monotonic() < deadline, [one for one in pids if not gone(one)]
+        await asyncio.sleep(0.05)

@@ -30,6 +30,7 @@ OF_SIMULATOR = {
     "latency_unreadable",
     "chat_request_invalid",
     "embedding_input",
+    "tuning_file_invalid",
 }
 
 

@@ -1,6 +1,7 @@
 """What a start makes of the file's programs, and of what answers already, over stores in memory."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import structlog
 
 from dspex.access.audit import Audit
 from dspex.application.declaring import declare
+from dspex.application.origin import Origin, origin_of
+from dspex.application.source import Source
 from dspex.configuration.settings import ProgramEntry, Settings
-from dspex.kit.errors import Invalid, Unavailable
+from dspex.kit.errors import Conflict, Invalid, Unavailable
 from dspex.kit.facts import Facts
 from dspex.programs.definitions import define
 from dspex.programs.ports import Refused
@@ -68,6 +71,7 @@ class Node:
         self.clock = FakeClock()
         self.reader = Reader()
         self.roots: tuple[Path, ...] = ()
+        self.origin = Origin(Path())
         self.programs = ProgramService(self.store, self.compiler, self.clock, Facts())
 
     async def start(self, **declared: Any) -> Logged:
@@ -83,7 +87,7 @@ class Node:
                 PythonSignatures(self.store, self.reader, self.clock),
                 Settings(programs=entries, code_paths=self.roots),
                 "default",
-                Path(),
+                self.origin,
                 Audit(MemoryAudit(), FakeClock()),
             )
         return list(logged)
@@ -309,3 +313,69 @@ async def test_a_signature_from_python_that_can_not_be_read_is_a_mistake_in_the_
         await node.start(qa={"signature": "shop:Answer"})
     assert [one.pointer for one in caught.value.problems] == ["/signature"]
     assert not (await node.programs.list("default", include_archived=True, limit=9, cursor=None)).data
+
+
+async def test_a_file_takes_nothing_away_that_another_one_declared(node: Node, tmp_path: Path) -> None:
+    one, other = (Origin(tmp_path, name, tmp_path) for name in ("one.yaml", "other.yaml"))
+    node.origin = one
+    await node.start(qa="question -> answer", old="a -> b")
+    node.origin = other
+    told = await node.start(triage="text -> team")
+    assert [(it["event"], it["program"], it["file"]) for it in told if it.get("file")] == [
+        ("program_of_another_file", "old", "one.yaml"),
+        ("program_of_another_file", "qa", "one.yaml"),
+    ]
+    node.origin = one
+    told = await node.start(qa="question -> answer")
+    archived = {
+        it.name: it.archived_at is not None
+        for it in (await node.programs.list("default", include_archived=True, limit=9, cursor=None)).data
+    }
+    # What it declared itself it takes away as ever.
+    assert archived == {"qa": False, "old": True, "triage": False}
+
+
+async def test_two_files_that_mean_different_things_by_one_name_are_not_both_served(
+    node: Node, tmp_path: Path
+) -> None:
+    one, other = (Origin(tmp_path, name, tmp_path / "data") for name in ("../one.yaml", "../other.yaml"))
+    (tmp_path / "one.yaml").touch()
+    node.origin = one
+    await node.start(qa="question -> answer", same="a -> b")
+    node.origin = other
+    with pytest.raises(Conflict) as refused:
+        await node.start(qa="question -> answer, why", new="a -> b")
+    assert refused.value.code == "program_of_another_file"
+    assert f"declared by {tmp_path}/one.yaml as well" in refused.value.message
+    assert "data_dir" in refused.value.message
+    # Nothing was changed: the one answers as before, and the other's are not there.
+    assert (await node.answering()).number == 1
+    there = (await node.programs.list("default", include_archived=True, limit=9, cursor=None)).data
+    assert {it.name for it in there} == {"qa", "same"}
+    # The same by the same name harms nobody.
+    await node.start(same="a -> b")
+    # A file that is gone, or was given another name, has a successor.
+    (tmp_path / "one.yaml").rename(tmp_path / "other.yaml")
+    await node.start(qa="question -> answer, why", same="a -> b")
+    assert (await node.answering()).number == 2
+
+
+async def test_programs_of_before_files_were_remembered_are_the_files(node: Node) -> None:
+    await node.start(qa="question -> answer", old="a -> b")
+    for name in ("qa", "old"):
+        program = await node.programs.get("default", name)
+        await node.programs.change(replace(program, settings=replace(program.settings, declared_in=None)))
+    node.origin = Origin(Path(), "dspex.yaml")
+    await node.start(qa="question -> answer, why")
+    assert (await node.answering()).number == 2
+    assert (await node.programs.get("default", "old")).archived_at is not None
+
+
+def test_a_file_is_named_from_its_database_so_that_both_can_be_moved(tmp_path: Path) -> None:
+    source = Source(None, {}, tmp_path, tmp_path / "dspex.yaml")
+    local = Settings(data_dir=tmp_path / ".dspex")
+    assert origin_of(source, local) == Origin(tmp_path, "../dspex.yaml", tmp_path / ".dspex")
+    assert origin_of(source, local).place_of("../dspex.yaml") == tmp_path / "dspex.yaml"
+    shared = Settings(database_url="postgresql://localhost/test")
+    assert origin_of(source, shared).name == str(tmp_path / "dspex.yaml")
+    assert origin_of(Source(None, {}, Path()), local).name == ""

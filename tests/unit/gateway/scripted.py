@@ -33,11 +33,13 @@ class Model:
 
     outcomes: deque[Outcome] = field(default_factory=deque)
     asked: int = 0
+    requests: list[LanguageModelRequest] = field(default_factory=list)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def complete(self, request: LanguageModelRequest) -> LanguageModelReply:
         self.asked += 1
+        self.requests.append(request)
         outcome = self.outcomes.popleft() if self.outcomes else REPLY
         if outcome is None:
             self.waiting.set()

@@ -258,6 +258,36 @@ async def test_a_job_that_was_given_to_others_is_let_go_and_not_written() -> Non
     assert ended
 
 
+async def test_a_job_is_told_once_to_end() -> None:
+    began, ending, let = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    ended: list[str] = []
+
+    async def do(run: Run) -> Outcome:
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ending.set()
+            await let.wait()
+            ended.append("cleaned up")
+        return Completed()
+
+    at = house(do)
+    await at.job()
+    turn = asyncio.create_task(at.take())
+    await began.wait()
+    await at.jobs.pause("p", "1")
+    at.worker.let_go("p", "1")
+    await ending.wait()
+    # The heartbeat sees the same every two seconds.
+    await at.worker.look_after()
+    await at.worker.look_after()
+    await asyncio.sleep(0)
+    let.set()
+    assert (await turn).state == "paused"
+    assert ended == ["cleaned up"]
+
+
 async def test_a_job_that_nobody_does_is_given_back() -> None:
     at = house(done)
     await at.job(state="running", node="me", attempts=1)

@@ -266,10 +266,9 @@ def test_a_window_counts_what_ended_within_it() -> None:
 
 def test_time_in_a_pool_counts_without_the_models(watch: Watch) -> None:
     pooled = finished(duration_s=4.0)
-    quick = replace(pooled.execution, executor="pool", overhead_ms=900.0)
-    watch.facts.announce(replace(pooled, execution=quick))
+    watch.facts.announce(replace(pooled, pool_s=0.9))
     assert watch.heard() == []
-    watch.facts.announce(replace(pooled, execution=replace(quick, overhead_ms=1100.0)))
+    watch.facts.announce(replace(pooled, pool_s=1.1))
     assert watch.heard() == [("raised", "slow_pool_call", "qa")]
     (alert,) = watch.alerts.active("default")
     assert alert.message == "qa spent 1.1 s in its pool without waiting for a model; the limit is 1 s."
