@@ -20,6 +20,7 @@ from rich.console import Console
 from benchmarks import (
     breaker,
     cached,
+    evaluation,
     footprint,
     gateway_steps,
     memory,
@@ -46,6 +47,7 @@ PARTS: dict[str, Callable[[Bench], Outcome]] = {
     "steps": gateway_steps.run,
     "footprint": footprint.run,
     "pool": pool.run,
+    "evaluation": evaluation.run,
 }
 PACKAGES = ("dspy", "lm15", "aiohttp", "fastapi", "orjson", "pydantic", "sqlalchemy", "uvicorn", "uvloop")
 RESULTS = Path(__file__).parent / "results.json"
