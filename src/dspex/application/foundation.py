@@ -9,8 +9,10 @@ import platform
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+
+from msgspec import Struct
 
 from dspex.access.audit import Audit
 from dspex.access.authentication import Authenticator
@@ -23,6 +25,8 @@ from dspex.application.jobs_check import JobsCheck
 from dspex.application.lazy_pools import LazyPools
 from dspex.application.maintenance import DEAD_AFTER, Chore, Maintenance
 from dspex.application.observing import observing, unobserved
+from dspex.application.optimization_watch import EVERY_S as WATCH_OPTIMIZATIONS_S
+from dspex.application.optimization_watch import OptimizationWatch
 from dspex.application.pools_everywhere import PoolsEverywhere
 from dspex.configuration.settings import Settings
 from dspex.executions.catalog import Catalog
@@ -42,14 +46,14 @@ from dspex.programs.choosing import ChoosingCompiler
 from dspex.programs.python_signatures import PythonSignatures
 from dspex.programs.service import ProgramService
 from dspex.providers.compiler import SubprocessCompiler
+from dspex.providers.python_code import code_digest
 from dspex.providers.reply_reader.processes import ReadingProcesses
 from dspex.signatures.service import SignatureService
 from dspex.storage.opening import Database, open_database
 from dspex.storage.signals import DatabaseSignals
 
 
-@dataclass(frozen=True, slots=True)
-class Foundation:
+class Foundation(Struct, frozen=True):
     """`in_flight` has a count for each of the services on it: while one retires there are two."""
 
     clock: Clock
@@ -103,6 +107,9 @@ async def open_foundation(
         audit = Audit(database.audit, clock)
         stack.push_async_callback(audit.close)
         checks = [Check("database", database.ping), Check("pools", pools.check)]
+        programs = ProgramService(
+            database.programs, compiler, clock, facts, partial(code_digest, roots=settings.code_roots)
+        )
         in_flight: list[Callable[[], int]] = []
         streams = Streams(clock)
         if serving:
@@ -115,9 +122,13 @@ async def open_foundation(
                 jobs=job_counts,
                 worker_pools=pools.view,
                 streams=lambda: streams.readers,
+                optimizations=lambda: watch.figures(),  # noqa: PLW0108
                 pool=lambda: None if (found := database.connections()) is None else Pool(*found),
             )
-            observed = await stack.enter_async_context(observing(settings, facts, clock, node, gauges))
+            watch = OptimizationWatch(job_counts, database.jobs, database.optimizations, programs, clock)
+            observed = await stack.enter_async_context(
+                observing(settings, facts, clock, node, gauges, database.alerts, watch.running)
+            )
             await stack.enter_async_context(pools_everywhere.answering())
             await stack.enter_async_context(signals.listening())
             maintenance = Maintenance(
@@ -135,6 +146,8 @@ async def open_foundation(
                     Chore(authenticator.note_used, 60.0),
                     Chore(audit.flush, 5.0),
                     Chore(job_counts.look, COUNT_JOBS_S),
+                    Chore(observed.alerts.prune, 3600.0),
+                    Chore(watch.look, WATCH_OPTIMIZATIONS_S),
                 ),
             )
             checks.append(Check("heartbeat", maintenance.check))
@@ -165,7 +178,7 @@ async def open_foundation(
             authenticator=authenticator,
             audit=audit,
             catalog=Catalog(database.programs, clock, facts),
-            programs=ProgramService(database.programs, compiler, clock, facts),
+            programs=programs,
             python_signatures=PythonSignatures(database.programs, pools, clock),
             adhoc=AdhocCompiling(database.programs, compiler, clock),
             idempotency=Idempotency(

@@ -19,8 +19,10 @@ from dspex.observability.masking import keep_secret
 from dspex.observability.metrics import DIRECTORY, Gauges, Metrics
 from dspex.observability.notifying import post_alerts
 from dspex.observability.observed import Observed
+from dspex.observability.ports import AlertBoard, OptimizationsRunning
 from dspex.observability.tracing import Sampler, Tracer
 from dspex.programs.rules import ADHOC, EMBEDDINGS, OPTIMIZATIONS
+from dspex.providers.memory.alerts import MemoryAlertBoard
 from dspex.providers.secrets import secret
 from dspex.providers.telemetry.addresses import destination
 
@@ -30,13 +32,19 @@ _SECRET_NAME = re.compile(r"(?i)(.*(?:api_?key|token|secret|password|passwd))(?:
 
 def unobserved(settings: Settings, facts: Facts, clock: Clock, node: str) -> Observed:
     """Of a process that does not serve: alerts for who subscribes, no metrics, nothing goes anywhere."""
-    alerts = Alerts(settings.alerts, facts, clock, node)
+    alerts = Alerts(settings.alerts, facts, clock, node, MemoryAlertBoard())
     return Observed(facts, Metrics(Facts(), alerts), alerts)
 
 
 @asynccontextmanager
 async def observing(
-    settings: Settings, facts: Facts, clock: Clock, node: str, gauges: Gauges
+    settings: Settings,
+    facts: Facts,
+    clock: Clock,
+    node: str,
+    gauges: Gauges,
+    board: AlertBoard,
+    optimizations: OptimizationsRunning,
 ) -> AsyncIterator[Observed]:
     """Of a serving node: metrics, alerts, and the collectors that are configured, until it is left.
 
@@ -44,7 +52,7 @@ async def observing(
     """
     async with AsyncExitStack() as stack:
         await _report_defects(stack)
-        alerts = Alerts(settings.alerts, facts, clock, node, settings.server.workers)
+        alerts = Alerts(settings.alerts, facts, clock, node, board, optimizations)
         log_alerts(facts)
         await _post_alerts(stack, settings, facts, clock)
         metrics = Metrics(facts, alerts, gauges, metrics_directory(settings), _programs(settings))
@@ -143,6 +151,11 @@ def _secrets(settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
             value = environ.get(name, "").strip()
         if value:
             yield value
+    for pool in settings.pools.values():
+        # Its workers may print them.
+        yield from (
+            value for name, value in pool.environment.items() if value and _SECRET_NAME.fullmatch(name)
+        )
     for address in (settings.database, settings.redis_url, environ.get(SENTRY_DSN)):
         yield from _passwords(address or "")
     for name, value in environ.items():

@@ -22,6 +22,7 @@ class AlertThresholds:
     slow_pool_call_s: Seconds | None = None
     error_rate: Share | None = None
     error_rate_executions: Count | None = None
+    long_optimization_s: Seconds | None = None
 
 
 class WebhookSettings(BaseModel):
@@ -41,7 +42,8 @@ class AlertSettings(BaseModel):
     """What is too much: an execution slower than `slow_execution_s`, one in a pool that took longer than
 
     `slow_pool_call_s` without its models, more than `error_rate` of all that ended in `window_s` when there were
-    `error_rate_executions` at least. What lasts is told again after `remind_s`.
+    `error_rate_executions` at least, an optimization that runs for longer than `long_optimization_s`. What lasts is
+    told again after `remind_s`.
     """
 
     model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)
@@ -51,6 +53,7 @@ class AlertSettings(BaseModel):
     slow_pool_call_s: Seconds = 1.0
     error_rate: Share = 0.1
     error_rate_executions: Count = 10
+    long_optimization_s: Seconds = 300.0
     window_s: Annotated[float, Field(ge=10, le=86_400)] = 300.0
     remind_s: Annotated[float, Field(ge=60, le=7 * 86_400)] = 3600.0
     webhooks: tuple[WebhookSettings, ...] = ()

@@ -5,17 +5,20 @@ import os
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+
+from dspex.observability.optimization_figures import OptimizationFigures, Spread
 
 _OF_PROCESS = re.compile(r"gauge_live\w+_(\d+)\.db")
 # The oldest process says since when the node counts; of the others the sum says what the node takes.
@@ -24,9 +27,16 @@ _LEAST = "process_start_time_seconds"
 _COUNTED = "process_cpu_seconds"
 
 
-def exposition(registry: CollectorRegistry, directory: Path | None, accept: str) -> tuple[bytes, str]:
+def exposition(
+    registry: CollectorRegistry,
+    directory: Path | None,
+    accept: str,
+    optimizations: OptimizationFigures | None = None,
+) -> tuple[bytes, str]:
     """The metrics in the format that the Accept header asks for, and its content type."""
     shown = CollectorRegistry()
+    if optimizations is not None:
+        shown.register(_Optimizations(optimizations))
     encode, content_type = choose_encoder(accept)
     if directory is None:
         shown.register(registry)
@@ -78,6 +88,44 @@ def _locked(directory: Path, mode: int) -> Iterator[None]:
     with (directory / "lock").open("ab") as file:
         fcntl.flock(file, mode)
         yield
+
+
+class _Optimizations(Collector):
+    """Of all nodes together, so no part of what processes add up."""
+
+    def __init__(self, figures: OptimizationFigures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        figures = self._figures
+        by_status = ("optimizer", "status")
+        ended = CounterMetricFamily(
+            "dspex_optimizations", "Optimizations that ended, by how, of all nodes.", labels=by_status
+        )
+        for labels, count in figures.ended.items():
+            ended.add_metric(labels, count)
+        yield ended
+        yield _histogram(
+            "dspex_optimization_duration_seconds",
+            "From the first start of an optimization to its end, pauses included.",
+            by_status,
+            figures.durations,
+        )
+        yield _histogram(
+            "dspex_optimization_score_ratio",
+            "Scores from 0 to 1 of programs before an optimization and of what it came to.",
+            ("optimizer", "of"),
+            figures.scores,
+        )
+
+
+def _histogram(
+    name: str, text: str, labels: tuple[str, str], spreads: Mapping[tuple[str, str], Spread]
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for values, spread in spreads.items():
+        family.add_metric(values, list(spread.cumulative()), spread.sum)
+    return family
 
 
 class _Processes(Collector):

@@ -1,14 +1,14 @@
 """What the observability room announces, and what is told to it of requests."""
 
-from dataclasses import dataclass
 from datetime import datetime
+
+from msgspec import Struct
 
 from dspex.kit.tracing import TraceContext
 from dspex.observability.records import Alert
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFinished:
+class RequestFinished(Struct, frozen=True):
     """An HTTP request is over. `route` is the path's template; 499 is a caller that went away."""
 
     method: str
@@ -20,16 +20,14 @@ class RequestFinished:
     trace: TraceContext | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AlertRaised:
+class AlertRaised(Struct, frozen=True):
     """Something is wrong that was not before; with `reminder` it still is."""
 
     alert: Alert
     reminder: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AlertResolved:
+class AlertResolved(Struct, frozen=True):
     """It is no longer wrong."""
 
     alert: Alert

@@ -128,7 +128,7 @@ class Families:
         )
         self.pool_size = gauge("dspex_database_pool_limit", "Connections that the database pool may have.")
         self.cpu = counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.")
-        self.alerts = gauge("dspex_active_alerts", "Alerts that last, by rule.", "rule")
+        self.alerts = gauge("dspex_active_alerts", "Alerts that last, by rule.", "rule", worst=True)
         self.build = gauge(
             "dspex_build_info",
             "1, with the release of DSPex and Python as labels.",

@@ -5,11 +5,11 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import structlog
+from msgspec import Struct, field
 
 from dspex.executions.facts import ExecutionFinished, PoolCalled, StreamBegan
 from dspex.executions.ports import PoolView, WorkerState
@@ -22,6 +22,7 @@ from dspex.observability.spans import provider_name
 
 if TYPE_CHECKING:
     from dspex.observability.families import Families
+    from dspex.observability.optimization_figures import OptimizationFigures
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -35,8 +36,7 @@ BREAKER = {"closed": 0, "half_open": 1, "open": 2}
 STATUS = {"completed": "success", "failed": "error"}
 
 
-@dataclass(frozen=True, slots=True)
-class Pool:
+class Pool(Struct, frozen=True):
     """Database connections: in use, idle, and how many there may be."""
 
     in_use: int
@@ -44,8 +44,7 @@ class Pool:
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
-class Gauges:
+class Gauges(Struct, frozen=True):
     """What stands at a moment, asked every second and with each scrape. Queues are by model and lane, jobs by kind
 
     and state.
@@ -58,6 +57,10 @@ class Gauges:
     jobs: Callable[[], Mapping[tuple[str, str], int]] = dict
     worker_pools: Callable[[], Sequence[PoolView]] = tuple
     streams: Callable[[], int] = lambda: 0
+    optimizations: Callable[[], "OptimizationFigures | None"] = lambda: None
+
+
+NO_GAUGES = Gauges()
 
 
 class Bounded:
@@ -87,7 +90,7 @@ class Metrics:
         self,
         facts: Facts,
         alerts: Alerts,
-        gauges: Gauges = Gauges(),
+        gauges: Gauges = NO_GAUGES,
         directory: Path | None = None,
         programs: Collection[str] = (),
     ) -> None:
@@ -141,7 +144,10 @@ class Metrics:
         recorder.sample(self._gauges, self._alerts)
         from dspex.observability.exposition import exposition
 
-        return await asyncio.to_thread(exposition, recorder.families.registry, self._directory, accept)
+        optimizations = self._gauges.optimizations()
+        return await asyncio.to_thread(
+            exposition, recorder.families.registry, self._directory, accept, optimizations
+        )
 
     async def _loaded(self) -> "_Recorder":
         async with self._loading:
@@ -164,8 +170,7 @@ class Metrics:
         return Families()
 
 
-@dataclass(slots=True)
-class _Program:
+class _Program(Struct):
     """The series of one program, looked up once: finding them by their labels costs more than counting."""
 
     label: str

@@ -1,198 +1,119 @@
-"""Sliding windows over what runs, and what they say is wrong. Pure: time is given, nothing is told to anybody."""
+"""What ended in the last minutes, put together step by step, and what it says is wrong. Pure: time is given."""
 
-import math
-from collections import OrderedDict, deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.configuration.alerting import AlertSettings, AlertThresholds
 from dspex.executions.facts import ExecutionFinished
-from dspex.observability.records import Rule
+from dspex.observability.records import Finding, LongOptimization, Part
 
 # A window moves in steps of a thirtieth: what is this much too old may still count.
 STEPS = 30
-# Windows that are kept; the program that ran longest ago loses its first.
-MOST_PROGRAMS = 1000
+# Parts that wait to be handed on while the database is away; the oldest are forgotten first.
+MOST_PARTS = 10_000
+# Parts that are handed on at once: a statement of a database takes some thirty thousand values.
+MOST_TAKEN = 2000
 # The service's or the provider's failures; others are the caller's own doing.
 OURS = frozenset({"internal", "unavailable", "timeout"})
 # How a provider's refusal of our account looks: no caller could help it either.
 OURS_BY_CODE = frozenset({"lm_rate_limited"})
 
 
-@dataclass(slots=True)
-class _Step:
-    """What ended within one step of the window."""
+class _Count(Struct):
+    """A part that still grows."""
 
-    number: int
+    thresholds: AlertThresholds | None = None
     ended: int = 0
     failed: int = 0
     slowest_s: float = 0.0
     slowest_pool_s: float = 0.0
 
 
-@dataclass(slots=True)
-class Window:
-    """What ended in the last `length_s` seconds."""
+class Gathered:
+    """What ended in this process since it was last taken."""
 
-    length_s: float
-    ended: int = 0
-    failed: int = 0
-    _steps: deque[_Step] = field(default_factory=deque)
+    def __init__(self, settings: AlertSettings) -> None:
+        self._step_s = settings.window_s / STEPS
+        self._counts: dict[tuple[int, str, str], _Count] = {}
 
-    def add(self, now: float, duration_s: float, *, failed: bool, pool_s: float = 0.0) -> None:
-        """`pool_s` is the time in a pool without the models."""
-        self.move(now)
-        number = self._number(now)
-        if not self._steps or self._steps[-1].number < number:
-            self._steps.append(_Step(number))
-        # A clock that went back counts into the newest step.
-        step = self._steps[-1]
-        step.ended += 1
-        self.ended += 1
-        if failed:
-            step.failed += 1
-            self.failed += 1
-        step.slowest_s = max(step.slowest_s, duration_s)
-        step.slowest_pool_s = max(step.slowest_pool_s, pool_s)
-
-    def move(self, now: float) -> None:
-        """Forgets what is too old."""
-        first = self._number(now) - STEPS
-        while self._steps and self._steps[0].number <= first:
-            gone = self._steps.popleft()
-            self.ended -= gone.ended
-            self.failed -= gone.failed
-
-    @property
-    def slowest_s(self) -> float:
-        return max((step.slowest_s for step in self._steps), default=0.0)
-
-    @property
-    def slowest_pool_s(self) -> float:
-        return max((step.slowest_pool_s for step in self._steps), default=0.0)
-
-    @property
-    def error_rate(self) -> float:
-        return self.failed / self.ended if self.ended else 0.0
-
-    def _number(self, now: float) -> int:
-        return int(now * STEPS / self.length_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Thresholds:
-    """The node's, or a program's own where it has some, for one of the processes that share the executions."""
-
-    slow_execution_s: float
-    slow_pool_call_s: float
-    error_rate: float
-    error_rate_executions: int
-    error_rate_failures: int
-
-    @classmethod
-    def of(cls, settings: AlertSettings, own: AlertThresholds | None, processes: int) -> "Thresholds":
-        chosen = own or AlertThresholds()
-
-        def either(mine: float | None, theirs: float) -> float:
-            return theirs if mine is None else mine
-
-        rate = either(chosen.error_rate, settings.error_rate)
-        executions = int(either(chosen.error_rate_executions, settings.error_rate_executions))
-        return cls(
-            either(chosen.slow_execution_s, settings.slow_execution_s),
-            either(chosen.slow_pool_call_s, settings.slow_pool_call_s),
-            rate,
-            # However unevenly they are spread, one process has at least its share of them.
-            math.ceil(executions / processes),
-            # A share may be so small that one failure is too large a part of it; that much chance tells nothing.
-            min(2, math.floor(rate * executions) + 1),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A rule that is broken: by which value, which passed which threshold."""
-
-    rule: Rule
-    value: float
-    threshold: float
-
-
-@dataclass(slots=True)
-class _Watched:
-    """A program with thresholds."""
-
-    window: Window
-    own: AlertThresholds | None
-    thresholds: Thresholds
-
-    def findings(self, now: float) -> list[Finding]:
-        self.window.move(now)
-        window, limits, found = self.window, self.thresholds, []
-        if window.slowest_s > limits.slow_execution_s:
-            found.append(Finding("slow_execution", window.slowest_s, limits.slow_execution_s))
-        if window.slowest_pool_s > limits.slow_pool_call_s:
-            found.append(Finding("slow_pool_call", window.slowest_pool_s, limits.slow_pool_call_s))
-        enough = window.ended >= limits.error_rate_executions and window.failed >= limits.error_rate_failures
-        if enough and window.error_rate > limits.error_rate:
-            found.append(Finding("error_rate", window.error_rate, limits.error_rate))
-        return found
-
-
-Key = tuple[str, str]
-
-
-class Monitor:
-    """A window for each (project, program) that this process runs, one of so many `processes` of the node."""
-
-    def __init__(self, settings: AlertSettings, processes: int = 1) -> None:
-        self._settings = settings
-        self._processes = processes
-        self._watched: OrderedDict[Key, _Watched] = OrderedDict()
-
-    def add(self, fact: ExecutionFinished, now: float) -> list[Finding] | None:
-        """What is wrong with the program now; None when this execution can't have changed it for the worse."""
+    def add(self, fact: ExecutionFinished, now: datetime) -> None:
         execution = fact.execution
         if execution.status == "cancelled" or execution.duration_ms is None:
-            return None
-        watched = self._of((execution.project, execution.program), fact.alerts)
-        failed = is_ours(fact)
-        duration_s = execution.duration_ms / 1000
-        pool_s = fact.pool_s or 0.0
-        watched.window.add(now, duration_s, failed=failed, pool_s=pool_s)
-        limits = watched.thresholds
-        slow = duration_s > limits.slow_execution_s or pool_s > limits.slow_pool_call_s
-        if failed or slow or watched.window.failed:
-            return watched.findings(now)
-        return None
+            return
+        count = self._count(int(now.timestamp() / self._step_s), execution.project, execution.program)
+        count.ended += 1
+        count.failed += is_ours(fact)
+        count.slowest_s = max(count.slowest_s, execution.duration_ms / 1000)
+        count.slowest_pool_s = max(count.slowest_pool_s, fact.pool_s or 0.0)
+        count.thresholds = fact.alerts
 
-    def findings(self, now: float) -> Iterator[tuple[Key, list[Finding]]]:
-        """What is wrong with each program now; those that did not run in the window are forgotten."""
-        for key, watched in list(self._watched.items()):
-            found = watched.findings(now)
-            if not watched.window.ended:
-                del self._watched[key]
-            yield key, found
+    def take(self) -> list[Part]:
+        """`MOST_TAKEN` of them, in an order that is the same in all processes."""
+        taken = sorted(self._counts)[:MOST_TAKEN]
+        counts = [(key, self._counts.pop(key)) for key in taken]
+        return [
+            Part(
+                project,
+                program,
+                datetime.fromtimestamp(step * self._step_s, UTC),
+                count.ended,
+                count.failed,
+                count.slowest_s,
+                count.slowest_pool_s,
+                count.thresholds,
+            )
+            for (step, project, program), count in counts
+        ]
 
-    @property
-    def active_programs(self) -> int:
-        """Programs that ran in the window."""
-        return len(self._watched)
+    def give_back(self, parts: Sequence[Part]) -> None:
+        """What was taken and could not be handed on."""
+        for part in parts:
+            count = self._count(round(part.began.timestamp() / self._step_s), part.project, part.program)
+            count.ended += part.ended
+            count.failed += part.failed
+            count.slowest_s = max(count.slowest_s, part.slowest_s)
+            count.slowest_pool_s = max(count.slowest_pool_s, part.slowest_pool_s)
+            count.thresholds = count.thresholds or part.thresholds
 
-    def _of(self, key: Key, own: AlertThresholds | None) -> _Watched:
-        watched = self._watched.get(key)
-        if watched is None:
-            watched = _Watched(Window(self._settings.window_s), own, self._thresholds(own))
-            self._watched[key] = watched
-            if len(self._watched) > MOST_PROGRAMS:
-                self._watched.popitem(last=False)
-        elif watched.own != own:
-            watched.own, watched.thresholds = own, self._thresholds(own)
-        self._watched.move_to_end(key)
-        return watched
+    def _count(self, step: int, project: str, program: str) -> _Count:
+        key = step, project, program
+        count = self._counts.get(key)
+        if count is None:
+            if len(self._counts) >= MOST_PARTS:
+                del self._counts[next(iter(self._counts))]
+            count = self._counts[key] = _Count()
+        return count
 
-    def _thresholds(self, own: AlertThresholds | None) -> Thresholds:
-        return Thresholds.of(self._settings, own, self._processes)
+
+def together(one: Part, later: Part) -> Part:
+    """Both as one; the thresholds are those of the later."""
+    return replace(
+        later,
+        ended=one.ended + later.ended,
+        failed=one.failed + later.failed,
+        slowest_s=max(one.slowest_s, later.slowest_s),
+        slowest_pool_s=max(one.slowest_pool_s, later.slowest_pool_s),
+    )
+
+
+def judged(seen: Part, settings: AlertSettings) -> list[Finding]:
+    """What is wrong with a program, by all that ended in the window; its own thresholds go before the node's."""
+    own = seen.thresholds or AlertThresholds()
+    found = []
+    limit_s = _either(own.slow_execution_s, settings.slow_execution_s)
+    if seen.slowest_s > limit_s:
+        found.append(Finding("slow_execution", seen.slowest_s, limit_s))
+    limit_s = _either(own.slow_pool_call_s, settings.slow_pool_call_s)
+    if seen.slowest_pool_s > limit_s:
+        found.append(Finding("slow_pool_call", seen.slowest_pool_s, limit_s))
+    limit = _either(own.error_rate, settings.error_rate)
+    enough = seen.ended >= _either(own.error_rate_executions, settings.error_rate_executions)
+    if enough and seen.failed / seen.ended > limit:
+        found.append(Finding("error_rate", seen.failed / seen.ended, limit))
+    return found
 
 
 def is_ours(fact: ExecutionFinished) -> bool:
@@ -201,3 +122,12 @@ def is_ours(fact: ExecutionFinished) -> bool:
     if error is None or fact.cut_short:
         return False
     return error.kind in OURS or error.code in OURS_BY_CODE
+
+
+def too_long(running: LongOptimization, settings: AlertSettings) -> Finding | None:
+    limit_s = _either(running.own_s, settings.long_optimization_s)
+    return Finding("long_optimization", running.seconds, limit_s) if running.seconds > limit_s else None
+
+
+def _either(own: float | None, nodes: float) -> float:
+    return nodes if own is None else own

@@ -1,9 +1,9 @@
 """Alerts to webhooks."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from dspex.kit.facts import Facts
+from dspex.kit.records import asdict
 from dspex.kit.webhooks import Webhook, Webhooks
 from dspex.observability.facts import AlertRaised, AlertResolved
 

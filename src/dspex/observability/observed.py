@@ -1,6 +1,6 @@
 """What interfaces see of observability."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from dspex.kit.facts import Facts
 from dspex.observability.alerts import Alerts
@@ -8,8 +8,7 @@ from dspex.observability.metrics import Metrics
 from dspex.observability.tracing import Tracer
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(Struct, frozen=True):
     """`facts` is where an interface says what it did; `tracer` is None while nothing is traced."""
 
     facts: Facts

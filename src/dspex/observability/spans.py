@@ -4,9 +4,10 @@ Attributes of model calls follow OpenTelemetry's conventions for generative AI.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from dspex.executions.facts import ExecutionFinished
 from dspex.gateway.facts import LanguageModelCalled
@@ -33,8 +34,7 @@ _PROVIDERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+class Span(Struct, frozen=True):
     """Times are nanoseconds since the epoch; `error` is the message of a failure, None of a success."""
 
     name: str

@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Context
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import structlog
+from msgspec import Struct
 
 from dspex.executions.records import Execution
 from dspex.kit.errors import DspexError, Internal, Unavailable
@@ -32,8 +32,7 @@ AWAY_S = 1.0
 GATHER_S = 0.02
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(Struct):
     """`done` is None when nobody waits: the record was acknowledged before its commit."""
 
     row: Row

@@ -2,14 +2,16 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from dspex.access.ports import AuditStore, KeyStore
 from dspex.configuration.settings import Settings
 from dspex.executions.ports import ExecutionAnalytics, ExecutionStore, Nodes
 from dspex.gateway.ports import BudgetLedger
 from dspex.jobs.ports import JobStore
+from dspex.observability.ports import AlertBoard
 from dspex.programs.ports import ProgramStore
 from dspex.signatures.ports import SignatureStore
 from dspex.storage.execution_writer import ExecutionWriter
@@ -26,8 +28,7 @@ if TYPE_CHECKING:
     from dspex.optimizations.ports import Journal, OptimizationStore
 
 
-@dataclass(frozen=True, slots=True)
-class Database:
+class Database(Struct, frozen=True):
     """`ping` raises Unavailable while the database does not answer.
 
     `connections` of the pool: in use, idle, and how many there may be; None for a file.
@@ -50,6 +51,7 @@ class Database:
     journal: "Journal"
     signals: SignalStore
     analytics: ExecutionAnalytics
+    alerts: AlertBoard
     recorder: ExecutionWriter
     ping: Callable[[], Awaitable[None]]
     connections: Callable[[], tuple[int, int, int] | None]
@@ -104,6 +106,7 @@ async def _open_server(settings: Settings) -> AsyncIterator[Database]:
             recorder=ExecutionWriter(dialect.batch_writer(executions), dialect.moment, durability),
             ping=stores.sessions.ping,
             analytics=stores.analytics,
+            alerts=stores.alerts,
             connections=stores.sessions.connections,
         )
     finally:

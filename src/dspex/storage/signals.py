@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
+from msgspec import Struct
 
 from dspex.kit.signals import LocalSignals, Payload
 from dspex.storage.failures import as_unavailable
@@ -16,8 +16,7 @@ log = structlog.get_logger(__name__)
 AGAIN_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class StoredSignal:
+class StoredSignal(Struct, frozen=True):
     """As it lies in the table."""
 
     id: int

@@ -1,9 +1,10 @@
 """Every store, through SQLAlchemy."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from dspex.storage.dialects import Dialect
 from dspex.storage.sessions import Sessions
+from dspex.storage.stores.alerts import StoredAlertBoard
 from dspex.storage.stores.audit import StoredAudit
 from dspex.storage.stores.background import StoredBackground
 from dspex.storage.stores.batches import StoredBatches
@@ -22,8 +23,7 @@ from dspex.storage.stores.programs import StoredPrograms
 from dspex.storage.stores.signatures import StoredSignatures
 
 
-@dataclass(frozen=True, slots=True)
-class SqlStores:
+class SqlStores(Struct, frozen=True):
     sessions: Sessions
     signatures: StoredSignatures
     programs: StoredPrograms
@@ -41,6 +41,7 @@ class SqlStores:
     evaluations: StoredEvaluations
     optimizations: StoredOptimizations
     journal: StoredJournal
+    alerts: StoredAlertBoard
 
 
 def open_sql_stores(dialect: Dialect) -> SqlStores:
@@ -64,4 +65,5 @@ def open_sql_stores(dialect: Dialect) -> SqlStores:
         evaluations=StoredEvaluations(sessions),
         optimizations=StoredOptimizations(sessions),
         journal=StoredJournal(sessions),
+        alerts=StoredAlertBoard(sessions),
     )

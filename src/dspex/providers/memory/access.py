@@ -3,8 +3,9 @@
 import builtins
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from dspex.access.records import AuditEntry, AuditFilter, Key
 from dspex.kit.errors import Invalid, Problem

@@ -1,8 +1,9 @@
 """Budgets kept in memory, for tests and throw-away servers."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from dspex.gateway.budgeting import TOTAL, Account, Balance, Holding, Loan, lendable, nanodollars, starts_at
 from dspex.providers.memory.executions import MemoryExecutions, MemoryNodes

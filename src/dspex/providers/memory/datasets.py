@@ -3,8 +3,9 @@
 import builtins
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
+
+from msgspec.structs import replace
 
 from dspex.datasets import errors
 from dspex.datasets.records import Counts, Dataset, DatasetKind, Row

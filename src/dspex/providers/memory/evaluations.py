@@ -3,8 +3,9 @@
 import builtins
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.evaluations.records import (
     Evaluation,
@@ -17,6 +18,7 @@ from dspex.evaluations.records import (
 from dspex.executions.records import Execution
 from dspex.jobs.records import Job
 from dspex.kit.paging import Page, decode_cursor, encode_cursor
+from dspex.kit.records import asdict
 from dspex.providers.memory.access import place_of
 from dspex.providers.memory.executions import MemoryExecutions
 from dspex.providers.memory.jobs import MemoryJobs

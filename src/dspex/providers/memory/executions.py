@@ -4,9 +4,10 @@ import builtins
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from dspex.executions.records import (
     COST_GROUPS,

@@ -3,14 +3,16 @@
 import builtins
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.executions.batches.records import BatchItem, BatchResult
 from dspex.executions.records import Execution, ExecutionStatus
 from dspex.jobs.records import Job, JobCount, JobFilter
 from dspex.kit.paging import Page, encode_cursor
+from dspex.kit.records import asdict
 from dspex.providers.memory.access import place_of
 from dspex.providers.memory.executions import MemoryExecutions
 
@@ -27,6 +29,11 @@ class MemoryJobs:
 
     async def get(self, project: str, job_id: str) -> Job | None:
         return self.rows.get((project, job_id))
+
+    def held(self, job: Job) -> bool:
+        """Whether it is as it was begun and nobody has asked for its end."""
+        now = self.as_it_was(job)
+        return now is not None and not now.cancel_asked
 
     async def list(self, project: str, where: JobFilter, *, limit: int, cursor: str | None) -> Page[Job]:
         wanted = {name: value for name, value in asdict(where).items() if value is not None}

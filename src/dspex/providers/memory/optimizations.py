@@ -1,15 +1,17 @@
 """Optimizations and their journals kept in memory, for tests. Nothing awaits inside, so all is atomic."""
 
 import builtins
-from collections import defaultdict
-from collections.abc import Sequence, Set
-from dataclasses import replace
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 
-from dspex.jobs.records import Job
+from msgspec.structs import replace
+
+from dspex.jobs.records import Job, JobState
 from dspex.kit.paging import Page, encode_cursor
 from dspex.optimizations.records import (
     Counters,
+    Ended,
     Event,
     Kept,
     Optimization,
@@ -92,6 +94,31 @@ class MemoryOptimizations:
         last = found[limit - 1] if len(found) > limit else None
         return Page(
             tuple(found[:limit]), encode_cursor(last.created_at.isoformat(), last.id) if last else None
+        )
+
+    async def ended(self, *, after: tuple[datetime, str] | None, limit: int) -> Sequence[Ended]:
+        found = [
+            Ended(
+                one.project,
+                one.id,
+                one.plan.optimizer,
+                one.state,
+                one.started_at,
+                one.completed_at,
+                (one.result or {}).get("baseline_score"),
+                (one.result or {}).get("score"),
+            )
+            for one in self._rows.values()
+            if one.completed_at is not None
+        ]
+        found.sort(key=lambda one: (one.completed_at, one.id))
+        return [one for one in found if after is None or (one.completed_at, one.id) > after][:limit]
+
+    async def count_ended(self, project: str, *, since: datetime, until: datetime) -> Mapping[JobState, int]:
+        return Counter(
+            one.state
+            for one in self._rows.values()
+            if one.project == project and one.completed_at is not None and since <= one.completed_at < until
         )
 
     def _same(self, project: str, identity: str) -> Optimization | None:

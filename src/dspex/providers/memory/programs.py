@@ -2,18 +2,22 @@
 
 import builtins
 from collections.abc import Sequence
-from dataclasses import replace
 
+from msgspec.structs import replace
+
+from dspex.jobs.records import Job
 from dspex.kit.errors import Conflict, Invalid, Missing, Problem
 from dspex.kit.paging import Page, decode_cursor, encode_cursor
 from dspex.programs.records import EXECUTABLE, CompiledDocument, Deployment, Program, Showing, Version
-from dspex.programs.rules import check_live
+from dspex.programs.rules import check_live, job_lost
+from dspex.providers.memory.jobs import MemoryJobs
 
 
 class MemoryPrograms:
     """A `programs.ports.ProgramStore`. Nothing awaits inside, so each method is atomic."""
 
-    def __init__(self) -> None:
+    def __init__(self, jobs: MemoryJobs | None = None) -> None:
+        self._jobs = jobs or MemoryJobs()
         self._programs: dict[tuple[str, str], Program] = {}
         self._versions: dict[tuple[str, str], Version] = {}
         self._deployments: list[Deployment] = []
@@ -102,10 +106,13 @@ class MemoryPrograms:
             if row_id is not None:
                 demos = [one for one in demos if one["row"] == row_id]
             source = lineage.get("dataset", {})
-            if dataset is not None and (
-                source.get("name") != dataset or source.get("version") not in versions
-            ):
-                continue
+            if dataset is not None:
+                demos = [
+                    one
+                    for one in demos
+                    if one.get("dataset", source.get("name")) == dataset
+                    and one.get("dataset_version", source.get("version")) in versions
+                ]
             if version.project == project and demos:
                 name = self._programs[project, version.program_id].name
                 found.append(Showing(name, version.number, version.status, len(demos)))
@@ -158,7 +165,11 @@ class MemoryPrograms:
             signature=version.signature,
         )
 
-    async def deploy(self, program: Program, version: Version, deployment: Deployment) -> None:
+    async def deploy(
+        self, program: Program, version: Version, deployment: Deployment, *, by: Job | None = None
+    ) -> None:
+        if by is not None and not self._jobs.held(by):
+            raise job_lost()
         stored = self._versions.get((version.project, version.id))
         if stored is None or stored.status not in EXECUTABLE:
             raise _changed(version)

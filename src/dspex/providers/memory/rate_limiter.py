@@ -3,7 +3,9 @@
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.gateway.rate_window import WINDOW_S, Charge, Counter, Refusal, Window
 from dspex.kit.clock import Clock
@@ -76,8 +78,7 @@ class MemoryRateLimiter:
             del self._windows[counter]
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryReservation:
+class MemoryReservation(Struct, frozen=True):
     """`gateway.ports.Reservation`."""
 
     limiter: MemoryRateLimiter

@@ -1,6 +1,6 @@
 """Signatures kept in memory, for tests and throw-away servers."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from dspex.kit.errors import Conflict, Invalid, Missing, Problem
 from dspex.kit.paging import Page, decode_cursor, encode_cursor

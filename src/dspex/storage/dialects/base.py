@@ -49,8 +49,8 @@ class Dialect(ABC):
     def batch_writer(self, table: sa.Table) -> BatchWriter: ...
 
     @abstractmethod
-    def day(self, column: "sa.Column[Any]") -> sa.ColumnElement[str]:
-        """The UTC day of a time, as 2026-01-31."""
+    def day(self, column: "sa.Column[Any]") -> sa.ColumnElement[Any]:
+        """The UTC day of a time: what `str` makes 2026-01-31 of."""
 
     @abstractmethod
     async def percentiles(

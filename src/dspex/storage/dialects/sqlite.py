@@ -61,7 +61,7 @@ class SqliteDialect(Dialect):
     def batch_writer(self, table: sa.Table) -> BatchWriter:
         return SqliteBatchWriter(self._file, self.upsert(table))
 
-    def day(self, column: "sa.Column[Any]") -> sa.ColumnElement[str]:
+    def day(self, column: "sa.Column[Any]") -> sa.ColumnElement[Any]:
         return sa.func.substr(sa.type_coerce(column, sa.Text()), 1, 10)
 
     async def percentiles(

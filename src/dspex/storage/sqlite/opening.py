@@ -11,6 +11,7 @@ from dspex.storage.execution_writer import ExecutionWriter
 from dspex.storage.later import Deferred, SqlStoresLater
 from dspex.storage.migrations import HEAD, ensure_current
 from dspex.storage.opening import Database
+from dspex.storage.sqlite.alerts import SqliteAlertBoard
 from dspex.storage.sqlite.batch_writer import SqliteBatchWriter
 from dspex.storage.sqlite.budgets import SqliteBudgets
 from dspex.storage.sqlite.executions import SqliteExecutions
@@ -59,6 +60,7 @@ async def open_sqlite(settings: Settings) -> AsyncIterator[Database]:
             recorder=ExecutionWriter(SqliteBatchWriter(file, upsert), time_text, durability),
             ping=statements.ping,
             analytics=Deferred(later, "analytics"),
+            alerts=SqliteAlertBoard(statements, later),
             connections=lambda: None,
         )
     finally:

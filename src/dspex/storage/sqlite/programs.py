@@ -1,9 +1,10 @@
 """Programs, as a start and a prediction ask for them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from datetime import datetime
 from typing import Any, TypeVar
+
+from msgspec.structs import fields
 
 from dspex.kit.paging import Page, encode_cursor
 from dspex.programs.records import CompiledDocument, Deployment, Program, Version

@@ -11,7 +11,7 @@ from dspex.storage.failures import as_unavailable
 from dspex.storage.sqlite.file import SqliteFile
 
 T = TypeVar("T")
-Parameter = str | int | datetime
+Parameter = str | int | float | datetime
 IDLE = 4
 
 
@@ -86,7 +86,7 @@ class SqliteStatements:
             connection.close()
 
 
-def _stored(parameters: Sequence[Parameter]) -> list[str | int]:
+def _stored(parameters: Sequence[Parameter]) -> list[str | int | float]:
     return [
         time_text(one) if isinstance(one, datetime) else escape(one) if isinstance(one, str) else one
         for one in parameters

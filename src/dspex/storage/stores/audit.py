@@ -1,12 +1,12 @@
 """The audit log."""
 
-from dataclasses import asdict
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from dspex.access.records import AuditEntry, AuditFilter
 from dspex.kit.paging import Page, encode_cursor
+from dspex.kit.records import asdict
 from dspex.storage.encoding import time_text
 from dspex.storage.sessions import Sessions
 from dspex.storage.stores.keys import moment_and_id

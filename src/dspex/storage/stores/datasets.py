@@ -4,10 +4,10 @@ A staged version has no number; a deleted one has a time, and its number is neve
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from dspex.datasets import errors
 from dspex.datasets.records import Dataset, Row

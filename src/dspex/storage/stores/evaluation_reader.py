@@ -2,7 +2,6 @@
 
 import builtins
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,6 +19,7 @@ from dspex.evaluations.records import (
 )
 from dspex.jobs.records import JobError
 from dspex.kit.paging import Page, decode_cursor, encode_cursor, fitting
+from dspex.kit.records import asdict
 from dspex.storage.encoding import time_text
 from dspex.storage.sessions import Sessions
 from dspex.storage.stores.keys import moment_and_id

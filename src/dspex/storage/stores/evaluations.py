@@ -1,7 +1,6 @@
 """Evaluations and the results of their examples."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,6 +9,7 @@ from dspex.evaluations.records import Evaluation, ExampleResult
 from dspex.executions.records import Execution
 from dspex.jobs.records import Job
 from dspex.kit import json
+from dspex.kit.records import asdict
 from dspex.storage.stores.evaluation_reader import StoredEvaluationReader
 from dspex.storage.stores.execution_rows import execution_of
 from dspex.storage.stores.jobs import add_jobs, change_job, is_as_it_was, note_progress

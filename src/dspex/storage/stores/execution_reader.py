@@ -129,33 +129,14 @@ class StoredExecutionReader:
         since: datetime | None,
         until: datetime | None,
     ) -> Sequence[CostLine]:
+        where = ExecutionFilter(program=program, since=since, until=until)
         wanted = [name for name in COST_GROUPS if name in by]
-        columns: dict[CostGroup, sa.ColumnElement[Any]] = {
-            "day": self._sessions.dialect.day(executions.c.created_at),
-            "program": executions.c.program,
-            "model": executions.c.model,
-            "key": executions.c.key_id,
-        }
-        groups = [columns[name] for name in wanted]
-        query = sa.select(
-            *(column.label(f"by_{name}") for name, column in zip(wanted, groups, strict=True)),
-            sa.func.count().label("executions"),
-            _sum(executions.c.input_tokens).label("input_tokens"),
-            _sum(executions.c.output_tokens).label("output_tokens"),
-            _sum(executions.c.cost_usd).label("cost_usd"),
-            _sum(executions.c.saved_usd).label("saved_usd"),
-            _count(executions.c.cost_usd.is_(None)).label("unpriced"),
-        ).where(*conditions(project, ExecutionFilter(program=program, since=since, until=until)))
-        # By number: databases don't see that the day is the same expression twice.
-        query = query.group_by(*(sa.literal_column(str(number)) for number, _ in enumerate(wanted, 1)))
-        for number, name in enumerate(wanted, 1):
-            place: sa.ColumnElement[Any] = sa.literal_column(str(number))
-            query = query.order_by(place.desc() if name == "day" else place.asc().nulls_first())
+        query = costs_query(self._sessions.dialect.day(executions.c.created_at), project, wanted, where)
         async with self._sessions.reading() as session:
             rows = (await session.execute(query)).mappings().all()
         return [
             CostLine(
-                {name: row[f"by_{name}"] for name in wanted},
+                {name: _group(name, row[f"by_{name}"]) for name in wanted},
                 executions=row["executions"],
                 input_tokens=int(row["input_tokens"]),
                 output_tokens=int(row["output_tokens"]),
@@ -165,6 +146,34 @@ class StoredExecutionReader:
             )
             for row in rows
         ]
+
+
+def costs_query(
+    day: "sa.ColumnElement[Any]", project: str, groups: Sequence[CostGroup], where: ExecutionFilter
+) -> "sa.Select[Any]":
+    """A row for each of the groups, as `by_day` and so on, in the order of `groups`; days the newest first."""
+    columns: dict[CostGroup, sa.ColumnElement[Any]] = {
+        "day": day,
+        # As it is, SQLite would choose the index that has it in order, and read every row for the rest.
+        "program": executions.c.program.concat(sa.literal_column("''")),
+        "model": executions.c.model,
+        "key": executions.c.key_id,
+    }
+    query = sa.select(
+        *(columns[name].label(f"by_{name}") for name in groups),
+        sa.func.count().label("executions"),
+        _sum(executions.c.input_tokens).label("input_tokens"),
+        _sum(executions.c.output_tokens).label("output_tokens"),
+        _sum(executions.c.cost_usd).label("cost_usd"),
+        _sum(executions.c.saved_usd).label("saved_usd"),
+        _count(executions.c.cost_usd.is_(None)).label("unpriced"),
+    ).where(*conditions(project, where))
+    # By number: databases don't see that the day is the same expression twice.
+    query = query.group_by(*(sa.literal_column(str(number)) for number, _ in enumerate(groups, 1)))
+    for number, name in enumerate(groups, 1):
+        place: sa.ColumnElement[Any] = sa.literal_column(str(number))
+        query = query.order_by(place.desc() if name == "day" else place.asc().nulls_first())
+    return query
 
 
 def conditions(project: str, where: ExecutionFilter) -> "list[sa.ColumnElement[bool]]":
@@ -223,6 +232,10 @@ def _position(cursor: str, sort: str) -> tuple[datetime | float, str]:
             if not sort.endswith("created_at") and abs(value) < 1e300:
                 return float(value), execution_id
     raise foreign_cursor()
+
+
+def _group(name: CostGroup, value: Any) -> str | None:
+    return str(value) if name == "day" else value
 
 
 def _sum(column: "sa.Column[Any]") -> "sa.ColumnElement[Any]":

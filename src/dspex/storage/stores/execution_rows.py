@@ -1,11 +1,11 @@
 """Executions as rows and back. Writing is by hand: this is on the way of every request."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any, cast
 
 from dspex.executions.records import CacheStatus, Execution, ExecutionError, ExecutionStatus
+from dspex.kit.records import asdict
 from dspex.storage.batches import Row
 from dspex.storage.encoding import escape, json_text
 

@@ -1,12 +1,12 @@
 """Executions and who claimed an idempotency key."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from dspex.executions.records import Execution, ExecutionError, IdempotencyClaim
+from dspex.kit.records import asdict
 from dspex.storage.sessions import WriteSession
 from dspex.storage.stores.execution_reader import StoredExecutionReader
 from dspex.storage.stores.execution_rows import execution_row

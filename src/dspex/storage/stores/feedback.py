@@ -1,11 +1,11 @@
 """Feedback on executions."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import sqlalchemy as sa
 
 from dspex.executions.feedback.records import ExampleFilter, Feedback
+from dspex.kit.records import asdict
 from dspex.storage.sessions import Sessions
 from dspex.storage.tables import executions, feedback
 

@@ -2,14 +2,15 @@
 
 import builtins
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec.structs import fields
 
 from dspex.jobs.records import Job, JobCount, JobError, JobFilter
 from dspex.kit.paging import Page, encode_cursor
+from dspex.kit.records import asdict
 from dspex.storage.encoding import time_text
 from dspex.storage.sessions import ReadSession, Sessions, WriteSession
 from dspex.storage.stores.keys import moment_and_id
@@ -197,6 +198,13 @@ async def note_progress(session: WriteSession, job: Job, progress: Mapping[str, 
 
 async def is_as_it_was(session: ReadSession, job: Job) -> bool:
     return (await session.execute(sa.select(_table.id).where(*_as_it_was(job)))).first() is not None
+
+
+async def held(session: WriteSession, job: Job) -> bool:
+    """Whether it is as it was begun and nobody has asked for its end; so it stays until the transaction ends."""
+    # For update: SQLite has one writer at a time as it is, and leaves it out.
+    query = sa.select(_table.cancel_asked).where(*_as_it_was(job)).with_for_update()
+    return (await session.execute(query)).scalar_one_or_none() is False
 
 
 def _as_it_was(job: Job) -> "builtins.list[sa.ColumnElement[bool]]":

@@ -3,10 +3,10 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 
 from dspex.kit.errors import DspexError, another
 from dspex.optimizations.records import Kept, Totals
@@ -20,8 +20,7 @@ _table = optimization_journal.c
 BATCH = 256
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(Struct, frozen=True):
     row: Row
     done: "asyncio.Future[None]"
 

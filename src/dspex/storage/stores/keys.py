@@ -1,7 +1,6 @@
 """Keys."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -9,6 +8,7 @@ import sqlalchemy as sa
 from dspex.access.records import Key
 from dspex.configuration.spending import Budget, RateLimit
 from dspex.kit.paging import Page, decode_cursor, encode_cursor
+from dspex.kit.records import asdict
 from dspex.storage.encoding import time_text
 from dspex.storage.sessions import Sessions
 from dspex.storage.stores.keyset import past

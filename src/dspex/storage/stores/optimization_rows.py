@@ -1,17 +1,15 @@
 """Optimizations as rows and back."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from typing import Any
 
-from pydantic import TypeAdapter
+from msgspec import convert
+from msgspec.structs import replace
 
 from dspex.jobs.records import Job, JobError
-from dspex.optimizations.records import Best, Counters, Optimization, Plan, Standing
+from dspex.kit.records import asdict
+from dspex.optimizations.records import Best, Counters, Ended, Optimization, Plan, Standing
 from dspex.optimizations.rules import most, without_state
-
-_plan = TypeAdapter(Plan)
-_standing = TypeAdapter(Standing)
 
 
 def optimization_row(one: Optimization) -> dict[str, Any]:
@@ -47,7 +45,7 @@ def standing_values(standing: Standing, *, best: bool = True) -> dict[str, Any]:
 
 def with_counters(stored: Any, counters: Counters) -> dict[str, Any]:
     """A standing on record, with counters that are none lower than these."""
-    standing = _standing.validate_python(stored)
+    standing = convert(stored, Standing)
     return asdict(replace(standing, counters=most(standing.counters, counters)))
 
 
@@ -64,13 +62,13 @@ def values_of_job(job: Job) -> dict[str, Any]:
 
 
 def optimization_of(row: Mapping[Any, Any]) -> Optimization:
-    standing, best, error = _standing.validate_python(row["standing"]), row.get("best"), row["error"]
+    standing, best, error = convert(row["standing"], Standing), row.get("best"), row["error"]
     if best is not None:
         standing = replace(standing, best=Best(**{**best, "demos": tuple(best.get("demos", ()))}))
     return Optimization(
         id=row["id"],
         project=row["project"],
-        plan=_plan.validate_python(row["plan"]),
+        plan=convert(row["plan"], Plan),
         identity=row["identity"],
         created_at=row["created_at"],
         state=row["state"],
@@ -81,4 +79,18 @@ def optimization_of(row: Mapping[Any, Any]) -> Optimization:
         error=None if error is None else JobError(**error),
         started_at=row["started_at"],
         completed_at=row["completed_at"],
+    )
+
+
+def ended_of(row: Mapping[Any, Any]) -> Ended:
+    result = row["result"] or {}
+    return Ended(
+        project=row["project"],
+        id=row["id"],
+        optimizer=row["optimizer"],
+        state=row["state"],
+        started_at=row["started_at"],
+        completed_at=row["completed_at"],
+        baseline_score=result.get("baseline_score"),
+        score=result.get("score"),
     )

@@ -1,13 +1,13 @@
 """Optimizations and what happened in them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
 
-from dspex.jobs.records import Job
+from dspex.jobs.records import Job, JobState
 from dspex.kit.paging import Page, encode_cursor
-from dspex.optimizations.records import Counters, Event, Optimization, OptimizationFilter, Standing
+from dspex.optimizations.records import Counters, Ended, Event, Optimization, OptimizationFilter, Standing
 from dspex.optimizations.rules import progress_of
 from dspex.storage.encoding import time_text
 from dspex.storage.sessions import Sessions, WriteSession
@@ -15,6 +15,7 @@ from dspex.storage.stores.jobs import add_jobs, change_job, note_progress
 from dspex.storage.stores.keys import moment_and_id
 from dspex.storage.stores.keyset import past
 from dspex.storage.stores.optimization_rows import (
+    ended_of,
     optimization_of,
     optimization_row,
     standing_values,
@@ -27,6 +28,11 @@ from dspex.storage.tables import optimization_events, optimization_journal, opti
 _table = optimizations.c
 _event = optimization_events.c
 _PLACE = (_table.created_at, _table.id)
+_END = (_table.completed_at, _table.id)
+_ENDED = (
+    *(_table.project, _table.id, _table.optimizer, _table.state),
+    *(_table.started_at, _table.completed_at, _table.result),
+)
 _LISTED = [column for column in optimizations.columns if column.name != "best"]
 PRUNE_BATCH = 100
 
@@ -88,6 +94,23 @@ class StoredOptimizations:
         )
         async with self._sessions.reading() as session:
             return (await session.execute(query)).scalar_one() or 0
+
+    async def ended(self, *, after: tuple[datetime, str] | None, limit: int) -> Sequence[Ended]:
+        query = sa.select(*_ENDED).where(_table.completed_at.is_not(None))
+        if after is not None:
+            query = query.where(past(_END, after, descending=False))
+        async with self._sessions.reading() as session:
+            rows = (await session.execute(query.order_by(*_END).limit(limit))).mappings()
+            return [ended_of(row) for row in rows]
+
+    async def count_ended(self, project: str, *, since: datetime, until: datetime) -> Mapping[JobState, int]:
+        query = (
+            sa.select(_table.state, sa.func.count().label("ended"))
+            .where(_table.project == project, _table.completed_at >= since, _table.completed_at < until)
+            .group_by(_table.state)
+        )
+        async with self._sessions.reading() as session:
+            return {row.state: row.ended for row in await session.execute(query)}
 
     async def change(self, before: Job, after: Job, followers: Sequence[Job] = ()) -> bool:
         async with self._sessions.writing() as session:

@@ -1,11 +1,11 @@
 """Programs, versions, deployments and compiled documents as rows and back."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
-from pydantic import TypeAdapter
+from msgspec import convert
 
+from dspex.kit.records import asdict
 from dspex.programs.records import (
     CompiledDocument,
     Definition,
@@ -16,15 +16,13 @@ from dspex.programs.records import (
     Version,
 )
 
-_settings = TypeAdapter(ProgramSettings)
-
 
 def program_row(program: Program) -> dict[str, Any]:
     return asdict(program)
 
 
 def program_of(row: Mapping[Any, Any]) -> Program:
-    return Program(**{**row, "settings": _settings.validate_python(row["settings"])})
+    return Program(**{**row, "settings": convert(row["settings"], ProgramSettings)})
 
 
 def version_row(version: Version) -> dict[str, Any]:
@@ -41,8 +39,8 @@ def demo_rows(version: Version) -> list[dict[str, Any]]:
             "program_id": version.program_id,
             "predictor": str(demo.get("predictor")),
             "row_id": str(demo["row"]),
-            "dataset": version.lineage["dataset"]["name"],
-            "dataset_version": version.lineage["dataset"]["version"],
+            "dataset": demo.get("dataset", version.lineage["dataset"]["name"]),
+            "dataset_version": demo.get("dataset_version", version.lineage["dataset"]["version"]),
         }
         for position, demo in enumerate((version.lineage or {}).get("demos", ()))
         if demo.get("row") is not None and version.lineage is not None

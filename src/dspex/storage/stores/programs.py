@@ -1,13 +1,15 @@
 """Programs, versions, deployments and what versions were compiled to."""
 
-from dataclasses import asdict, replace
-
 import sqlalchemy as sa
+from msgspec.structs import replace
 
+from dspex.jobs.records import Job
 from dspex.kit.errors import Conflict, Missing
+from dspex.kit.records import asdict
 from dspex.programs.records import EXECUTABLE, CompiledDocument, Deployment, Program, Version
-from dspex.programs.rules import archived
+from dspex.programs.rules import archived, job_lost
 from dspex.storage.sessions import WriteSession
+from dspex.storage.stores.jobs import held
 from dspex.storage.stores.program_reader import StoredProgramReader
 from dspex.storage.stores.program_rows import demo_rows, program_row, version_of, version_row
 from dspex.storage.tables import compiled_documents, deployments, program_demos, program_versions, programs
@@ -80,9 +82,13 @@ class StoredPrograms(StoredProgramReader):
         if done.rowcount != 1:
             raise _changed(version, expected_status)
 
-    async def deploy(self, program: Program, version: Version, deployment: Deployment) -> None:
-        """Raises Missing for an unknown program, Conflict: version_changed, program_archived."""
+    async def deploy(
+        self, program: Program, version: Version, deployment: Deployment, *, by: Job | None = None
+    ) -> None:
+        """Raises Missing for an unknown program, Conflict: version_changed, program_archived, job_state."""
         async with self._sessions.writing() as session:
+            if by is not None and not await held(session, by):
+                raise job_lost()
             await self._sessions.dialect.serialize(session, "versions", program.project, program.id)
             await _step_back(session, program, version)
             done = await session.execute(

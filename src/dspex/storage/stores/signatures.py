@@ -1,9 +1,9 @@
 """Registered signatures."""
 
-from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from dspex.kit.errors import Conflict, Missing
 from dspex.kit.paging import Page, decode_cursor, encode_cursor
