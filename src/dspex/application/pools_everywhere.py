@@ -4,16 +4,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field, replace
 from datetime import timedelta
 
 import structlog
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from dspex.application.lazy_pools import LazyPools
 from dspex.executions.ports import Nodes, PoolView, Recycled, WorkerView
 from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Missing
 from dspex.kit.ids import new_id
+from dspex.kit.records import asdict
 from dspex.kit.signals import Payload, Signals
 
 log = structlog.get_logger(__name__)
@@ -25,8 +27,7 @@ ALIVE = timedelta(seconds=20)
 ANSWER_S = 3.0
 
 
-@dataclass(slots=True)
-class _Question:
+class _Question(Struct):
     """`answers` by the names of the processes that gave them; `heard` after each."""
 
     answers: dict[str, Payload] = field(default_factory=dict)

@@ -6,9 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
+from msgspec import Struct
 
 from dspex.application.inheritance import Environment, Inheritance
 from dspex.application.working_names import HANDED_DOWN
@@ -23,8 +23,7 @@ LIVED_S = 60.0
 GRACE_S = 20.0
 
 
-@dataclass(slots=True)
-class _Place:
+class _Place(Struct):
     """For one worker. `dead` ones in a row wait longer and longer for their successor."""
 
     process: subprocess.Popen[bytes] | None = None

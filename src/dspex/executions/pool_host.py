@@ -3,10 +3,11 @@
 from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.executions.model_calls import read_call, read_embedding
 from dspex.executions.pooled import PooledProgram
@@ -31,8 +32,7 @@ KEPT_CHARACTERS = 4_000_000
 MOST_PRINTED = 70_000
 
 
-@dataclass(slots=True)
-class _Asking:
+class _Asking(Struct):
     """Who asks: a program, or a step of it. `telling` while one of its calls is told of."""
 
     call: CallContext

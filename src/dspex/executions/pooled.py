@@ -1,12 +1,14 @@
 """A program that runs in a worker process."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from dspex.configuration.pools import GENERAL
 from dspex.kit import json
 from dspex.kit.errors import Invalid, Problem
+from dspex.kit.records import asdict
 from dspex.programs.kinds import references_of
 from dspex.programs.pipelines.canonical import pipeline_of
 from dspex.programs.pipelines.records import Pipeline
@@ -20,8 +22,7 @@ PARAMETERS = ("temperature", "max_tokens", "seed", "stop", "rollout_id")
 _OWN_CODE = ("custom", "react")
 
 
-@dataclass(frozen=True, slots=True)
-class PooledProgram:
+class PooledProgram(Struct, frozen=True):
     """Shared by all requests. `definition` is what a worker builds the module from, known by `digest`.
 
     `signature` is the module's own; without outputs in it, any are taken. `plan` is that of a pipeline. `typed` says

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Exhausted, Invalid, TimedOut
@@ -20,8 +21,7 @@ TOO_LONG_KEPT_S = 600.0
 _Key = tuple[str, str]
 
 
-@dataclass(slots=True)
-class _Job:
+class _Job(Struct):
     """A definition that somebody waits for; nobody waits any more when `callers` is 0."""
 
     definition: Definition

@@ -1,7 +1,8 @@
 """Where a definition runs: natively where that is exact, else with real DSPy in a pool."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dspex.programs.pipelines.canonical import step_definitions
 from dspex.programs.ports import Compiled, Compiler, Inspector, Refused

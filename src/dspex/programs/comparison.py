@@ -1,15 +1,16 @@
 """What differs between two versions: instructions and demos of each predictor, fields, settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.programs.records import Definition
 from dspex.programs.rules import canonical
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """`before` or `after` is None where there was nothing."""
 
     what: str
@@ -17,8 +18,7 @@ class Change:
     after: Any
 
 
-@dataclass(frozen=True, slots=True)
-class PredictorChange:
+class PredictorChange(Struct, frozen=True):
     """`instructions` is None when they are the same."""
 
     name: str
@@ -28,8 +28,7 @@ class PredictorChange:
     demos_kept: int
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """`signature` names a field as a JSON pointer, "/outputs/answer"; `settings` names a setting."""
 
     predictors: tuple[PredictorChange, ...]
@@ -45,8 +44,7 @@ class Comparison:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Predictor:
+class _Predictor(Struct, frozen=True):
     """What optimizers change of one predictor."""
 
     instructions: str | None

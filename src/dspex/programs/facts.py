@@ -1,10 +1,9 @@
 """What the programs room announces."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramChanged:
+class ProgramChanged(Struct, frozen=True):
     """Another version answers now, or the program's settings changed, or it was archived."""
 
     project: str

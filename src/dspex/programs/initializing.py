@@ -2,7 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dspex.kit.clock import Clock
 from dspex.kit.errors import Conflict, DspexError, Invalid

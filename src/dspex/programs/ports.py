@@ -1,23 +1,23 @@
 """What the programs room needs from outside."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from msgspec import Struct
+
+from dspex.jobs.records import Job
 from dspex.kit.paging import Page
 from dspex.programs.records import CompiledDocument, Definition, Deployment, Program, Showing, Version
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
+class Compiled(Struct, frozen=True):
     """`document` is the compiled document, `saved_state` DSPy's own save format."""
 
     document: Mapping[str, Any]
     saved_state: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """The definition can't be compiled exactly. `kind` is "invalid" when it is wrong in itself."""
 
     reason: str
@@ -124,11 +124,14 @@ class ProgramStore(ProgramReader, Protocol):
         """
         ...
 
-    async def deploy(self, program: Program, version: Version, deployment: Deployment) -> None:
+    async def deploy(
+        self, program: Program, version: Version, deployment: Deployment, *, by: Job | None = None
+    ) -> None:
         """In one transaction: the version that was deployed steps back to ready (optimized when it has a
         parent), this one becomes deployed, the program points to it, the history gets its line.
 
-        Raises Missing, Conflict: version_changed, program_archived, whatever `program` says of it.
+        A job deploys only while it is on record as it was begun and nobody has asked for its end. Raises Missing,
+        Conflict: version_changed, program_archived, whatever `program` says of it; job_state.
         """
         ...
 

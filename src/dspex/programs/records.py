@@ -1,9 +1,10 @@
 """Programs, their immutable versions, and what a version was compiled to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from dspex.configuration.alerting import AlertThresholds
 from dspex.configuration.caching import CachePolicy
@@ -37,8 +38,7 @@ COMPOSED = "dspex_composed"
 EXECUTABLE: frozenset[str] = frozenset({"ready", "optimized", "deployed"})
 
 
-@dataclass(frozen=True, slots=True)
-class LanguageModelChoice:
+class LanguageModelChoice(Struct, frozen=True):
     """The model a version is made for: the registry's alias, and what that alias meant at the time.
 
     `model` is DSPy's spelling ("openai/gpt-4o-mini"); `options` are LM options as `dspy.LM` takes them.
@@ -49,8 +49,7 @@ class LanguageModelChoice:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Definition:
+class Definition(Struct, frozen=True):
     """Everything that decides what a version does. Its canonical JSON is what `digest` covers.
 
     `signature` is the structured document of `signatures.document`, empty where a custom module has its own; `state`
@@ -71,8 +70,7 @@ class Definition:
     executor: WantedExecutor = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class Version:
+class Version(Struct, frozen=True):
     """One immutable version. `number` counts from 1 within its program; `digest` is sha256 in hex.
 
     `executor` and `executor_reason` say how it runs and why; `error` says why initializing failed, which a version
@@ -99,8 +97,7 @@ class Version:
     lineage: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Showing:
+class Showing(Struct, frozen=True):
     """A version of a program whose prompts show so many rows of a dataset."""
 
     program: str
@@ -109,8 +106,7 @@ class Showing:
     demos: int
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramSettings:
+class ProgramSettings(Struct, frozen=True):
     """What may change without a new version.
 
     `timeout_s` bounds one request (None: the node's limit); `on_violation: fail` turns a broken output
@@ -133,8 +129,7 @@ class ProgramSettings:
     gates: Gates | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(Struct, frozen=True):
     """What is known of a version: its score on held-out examples, 0..1, and US dollars for a prediction.
 
     `by` says who measured it.
@@ -145,8 +140,7 @@ class Measured:
     by: str
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Struct, frozen=True):
     """A name with versions, one of which may be deployed."""
 
     id: str
@@ -161,8 +155,7 @@ class Program:
     deployed_version_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(Struct, frozen=True):
     """One line of a program's deployment history; `action` tells a rollback from a deploy."""
 
     id: str
@@ -173,8 +166,7 @@ class Deployment:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledDocument:
+class CompiledDocument(Struct, frozen=True):
     """What the compiler made of a definition, kept for ever. `saved_state` is DSPy's own `module.save` JSON."""
 
     digest: str

@@ -3,14 +3,16 @@
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
+from msgspec.structs import replace
+
 from dspex.configuration.settings import PROGRAM_NAME
 from dspex.kit import json
 from dspex.kit.errors import Conflict
+from dspex.kit.records import asdict
 from dspex.programs.records import (
     COMPILED_FORMAT,
     Definition,
@@ -50,6 +52,10 @@ def check_live(program: Program) -> None:
     """Raises Conflict (code program_archived)."""
     if program.archived_at is not None:
         raise archived(program)
+
+
+def job_lost() -> Conflict:
+    return Conflict("The job was paused, cancelled or given to another worker before that.", code="job_state")
 
 
 def archived(program: Program) -> Conflict:

@@ -1,19 +1,23 @@
 """Use cases around programs: register, initialize, deploy, roll back, archive, compare, move."""
 
+import asyncio
 import builtins
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
+from msgspec.structs import replace
+
+from dspex.jobs.records import Job
 from dspex.kit.clock import Clock
-from dspex.kit.errors import Conflict, Missing
+from dspex.kit.errors import Conflict, Invalid, Missing
 from dspex.kit.facts import Facts
 from dspex.kit.ids import new_id
 from dspex.kit.paging import MAX_LIMIT, Page
 from dspex.programs.comparison import Comparison, compare
-from dspex.programs.definitions import contract_of
+from dspex.programs.definitions import CodeDigest, contract_of
 from dspex.programs.facts import ProgramChanged
 from dspex.programs.initializing import Initializing
+from dspex.programs.kinds import references_of
 from dspex.programs.pipelines.states import joined
 from dspex.programs.ports import Compiler, ProgramStore
 from dspex.programs.records import (
@@ -46,9 +50,19 @@ from dspex.signatures.records import Signature
 
 
 class ProgramService(Initializing):
-    def __init__(self, store: ProgramStore, compiler: Compiler, clock: Clock, facts: Facts) -> None:
+    """`code` is the digest of users' code as it is here now; without it no version's code is looked at."""
+
+    def __init__(
+        self,
+        store: ProgramStore,
+        compiler: Compiler,
+        clock: Clock,
+        facts: Facts,
+        code: CodeDigest | None = None,
+    ) -> None:
         super().__init__(store, compiler, clock)
         self._facts = facts
+        self._code = code
 
     async def get(self, project: str, name: str) -> Program:
         """Raises Missing (code program_missing)."""
@@ -135,13 +149,15 @@ class ProgramService(Initializing):
         rollback: bool = False,
         force: bool = False,
         measured: Measured | None = None,
+        by: Job | None = None,
     ) -> Program:
         """Makes this version the one that answers; one that only other releases could run is compiled first.
 
         The program's gates look at what was `measured`, else at the version's lineage. They do not hold for what
         answers first, for what answered before, and by `force`. Raises Conflict when it can't run (code
-        not_executable), a gate is not met (gate_not_met) or the program is archived, and as `initialize` when it has to
-        be compiled.
+        not_executable), a gate is not met (gate_not_met), its code is not here any more (code_changed), the program is
+        archived, or the job `by` which it is done was taken away (job_state), and as `initialize` when it has to be
+        compiled.
         """
         check_live(program)
         if not (rollback or force or program.deployed_version_id in (None, version.id)):
@@ -162,6 +178,7 @@ class ProgramService(Initializing):
             )
         if program.deployed_version_id == version.id:
             return program
+        await asyncio.to_thread(self._check_code, program, version)
         deployment = Deployment(
             new_id(),
             program.project,
@@ -170,9 +187,26 @@ class ProgramService(Initializing):
             "rollback" if rollback else "deploy",
             self._clock.now(),
         )
-        await self._store.deploy(program, version, deployment)
+        await self._store.deploy(program, version, deployment, by=by)
         self._facts.announce(ProgramChanged(program.project, program.name))
         return replace(program, deployed_version_id=version.id)
+
+    def _check_code(self, program: Program, version: Version) -> None:
+        """Raises Conflict for a version that would answer every request with just that."""
+        wanted, references = version.definition.code, references_of(version.definition.config)
+        if wanted is None or self._code is None:
+            return
+        try:
+            found = self._code(references)
+        except Invalid:
+            found = ""
+        if found != wanted:
+            raise Conflict(
+                f"Version {version.number} of {program.name!r} was made of other code ({', '.join(references)}) than "
+                "is on disk, and could not run. Check that code out, then deploy it; of a program in the file "
+                "`dspex reload` deploys it.",
+                code="code_changed",
+            )
 
     async def rollback(self, program: Program) -> tuple[Program, Version]:
         """Deploys again what was deployed before the present version. Raises Conflict when there is nothing."""

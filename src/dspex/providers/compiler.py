@@ -8,13 +8,13 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import structlog
 
 from dspex.kit import json
 from dspex.kit.errors import TimedOut, Unavailable
+from dspex.kit.records import asdict
 from dspex.programs.ports import Compiled, Refused
 from dspex.programs.records import Definition
 

@@ -3,10 +3,11 @@
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from dspex.configuration.models import ModelSettings, Pricing
 from dspex.gateway.records import Usage
@@ -22,8 +23,7 @@ _PROVIDERS = {"openai-chat": "openai", "gemini": "google", "xai": "x-ai", "meta-
 _BEYOND_TOKENS = ("requests_kcount", "output_reasoning_mtok", "output_citation_mtok")
 
 
-@dataclass(frozen=True, slots=True)
-class Rates:
+class Rates(Struct, frozen=True):
     """US dollars for a token. None for cached tokens: they cost what other input does. Embedding models write nothing,
 
     so that `output` may be None.

@@ -2,7 +2,7 @@
 
 import ast
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from dspex.kit.errors import Invalid
@@ -11,12 +11,26 @@ MOST_FILES, MOST_BYTES = 5_000, 50_000_000
 
 
 def code_digest(references: Sequence[str], roots: Sequence[Path]) -> str:
-    """sha256 over the files below `roots` that "package.module:Name" leads to by import statements.
+    """sha256 over the `code_files`. Raises as that does."""
+    return digest_of(code_files(references, roots))
+
+
+def digest_of(files: Mapping[Path, tuple[str, bytes]]) -> str:
+    """sha256 over what `code_files` found, wherever the roots are."""
+    digest = hashlib.sha256()
+    for name, content in sorted(files.values()):
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+def code_files(references: Sequence[str], roots: Sequence[Path]) -> dict[Path, tuple[str, bytes]]:
+    """The files below `roots` that "package.module:Name" leads to by import statements: their modules and contents.
 
     Imports that are made in other ways, and files that are no Python, do not count. Raises Invalid (code
     bad_reference) for a module that is not below the roots, and for code without end.
     """
-    found: dict[str, bytes] = {}
+    found: dict[Path, tuple[str, bytes]] = {}
+    known: set[str] = set()
     waiting = [one.partition(":")[0] for one in references]
     for name in waiting:
         if _file_of(name, roots) is None:
@@ -27,20 +41,19 @@ def code_digest(references: Sequence[str], roots: Sequence[Path]) -> str:
         name = waiting.pop()
         for part in _with_parents(name):
             place = _file_of(part, roots)
-            if place is None or part in found:
+            if place is None or part in known:
                 continue
-            found[part] = place.read_bytes()
-            size += len(found[part])
+            content = place.read_bytes()
+            known.add(part)
+            found[place] = (part, content)
+            size += len(content)
             if len(found) > MOST_FILES or size > MOST_BYTES:
                 raise Invalid(
                     f"The code behind {', '.join(references)} has more than {MOST_FILES} files or {MOST_BYTES} bytes.",
                     code="bad_reference",
                 )
-            waiting.extend(_imported(part, place, found[part]))
-    digest = hashlib.sha256()
-    for name in sorted(found):
-        digest.update(f"{name}\0{len(found[name])}\0".encode() + found[name])
-    return digest.hexdigest()
+            waiting.extend(_imported(part, place, content))
+    return found
 
 
 def _with_parents(name: str) -> Iterator[str]:

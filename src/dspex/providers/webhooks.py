@@ -6,10 +6,10 @@ import hmac
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import structlog
+from msgspec import Struct
 
 from dspex.gateway.errors import LMConfigurationError
 from dspex.kit import json
@@ -32,8 +32,7 @@ SIGNATURE = "x-dspex-signature"
 Wait = Callable[[float], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Message:
+class _Message(Struct, frozen=True):
     id: str
     event: str
     webhook: Webhook

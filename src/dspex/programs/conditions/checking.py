@@ -1,8 +1,9 @@
 """What is wrong with a condition for certain, by the types of the fields that it names."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from dspex.kit import json
 from dspex.programs.conditions.evaluation import kind_of_value, same
@@ -39,8 +40,7 @@ _SIZED = frozenset({"text", "list", "object"})
 _BOOLEAN = frozenset({"boolean"})
 
 
-@dataclass(frozen=True, slots=True)
-class Mistake:
+class Mistake(Struct, frozen=True):
     """`at` is the 0-based character of the condition that it is about."""
 
     message: str
@@ -51,8 +51,7 @@ class UnknownPath(Exception):
     """A path leads nowhere; the message says what there is instead."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(Struct, frozen=True):
     """Which kinds of values a part can have. `values` are all it can be, where that is known."""
 
     text: str

@@ -1,48 +1,44 @@
 """A condition as a tree. `at` is the 0-based character where a part of it begins."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 Comparison = Literal["==", "!=", "<", "<=", ">", ">=", "in", "not in"]
 # Null is None.
 Value = str | int | float | bool | None | tuple["Value", ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(Struct, frozen=True):
     """A value as it is written."""
 
     value: Value
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(Struct, frozen=True):
     """An input of the pipeline or a step, then the field, then members of objects."""
 
     names: tuple[str, ...]
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Length:
+class Length(Struct, frozen=True):
     """`len(...)`."""
 
     of: "Node"
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(Struct, frozen=True):
     """`not ...`."""
 
     of: "Node"
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Junction:
+class Junction(Struct, frozen=True):
     """`parts` are two or more."""
 
     word: Literal["and", "or"]
@@ -50,8 +46,7 @@ class Junction:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(Struct, frozen=True):
     """`left operator right`."""
 
     left: "Node"

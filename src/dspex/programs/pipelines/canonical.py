@@ -8,9 +8,9 @@ A source is the name of an input, or "step.field". The wires are all there: noth
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
+from dspex.kit.records import asdict
 from dspex.programs.conditions.syntax import parse_condition
 from dspex.programs.pipelines.graph import in_order
 from dspex.programs.pipelines.records import Pipeline, Reference, Step, named_steps

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from dspex.programs.conditions.evaluation import holds
 from dspex.programs.pipelines.records import Pipeline, Reference, Step
@@ -15,8 +16,7 @@ Values = dict[str | None, Mapping[str, Any] | None]
 _ABSENT: Final = object()
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(Struct, frozen=True):
     """Stands for the outputs of a step that did not run."""
 
     reason: str

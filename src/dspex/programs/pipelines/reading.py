@@ -1,8 +1,9 @@
 """From a pipeline as its author writes it to a Definition, or to everything that is wrong with it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.configuration.models import ModelRegistry
 from dspex.configuration.pipelines import PipelineEntry, StepEntry

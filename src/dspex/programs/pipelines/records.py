@@ -1,8 +1,9 @@
 """A pipeline, wired: which step gets what from where."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from dspex.programs.conditions.records import Node, paths_of
 from dspex.programs.records import Adapter, LanguageModelChoice, Module
@@ -11,8 +12,7 @@ from dspex.signatures.records import Field, Signature
 OnFailure = Literal["fail", "skip"]
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Struct, frozen=True):
     """An output of a step, or with `step` None an input of the pipeline."""
 
     step: str | None
@@ -22,8 +22,7 @@ class Reference:
         return self.field if self.step is None else f"{self.step}.{self.field}"
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """`inputs` say where each input of the signature comes from: the first of several that is there.
 
     An input that is not among them keeps its default, or is null. `answers` is the signature with the outputs that the
@@ -49,8 +48,7 @@ class Step:
             yield from sources
 
 
-@dataclass(frozen=True, slots=True)
-class Pipeline:
+class Pipeline(Struct, frozen=True):
     """`steps` are in the order of the author, `order` names them so that each comes after all that it needs."""
 
     inputs: tuple[Field, ...]

@@ -1,8 +1,9 @@
 """From steps with their signatures to a wired pipeline, or to everything that is wrong with the wires."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from dspex.configuration.pipelines import StepEntry
 from dspex.kit.errors import Problem
@@ -20,8 +21,7 @@ from dspex.signatures.types import NONE, STR, FieldType, ListOf, allows_none, un
 Sources = Mapping[str, tuple[Reference, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(Struct, frozen=True):
     """A step that was read. `signature` is None where it is wrong: then nothing is said of its fields."""
 
     index: int

@@ -1,14 +1,15 @@
 """From a definition to a module that can be run: DSPy's own kinds, and users' classes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import dspy
 from dspy.adapters import Adapter, ChatAdapter, JSONAdapter, TwoStepAdapter, XMLAdapter
-from dspy.primitives.python_interpreter import _find_deno_executable, _get_deno_version
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.kit.errors import Invalid
+from dspex.kit.records import asdict
 from dspex.programs.kinds import references_of
 from dspex.programs.pipelines.canonical import pipeline_of, step_definitions
 from dspex.programs.pipelines.records import Step
@@ -20,6 +21,7 @@ from dspex.providers.dspy_worker.modules import provider_model, signature_class,
 from dspex.providers.dspy_worker.pipeline import build_pipeline
 from dspex.providers.dspy_worker.pythonic import method_of, module_signature
 from dspex.providers.dspy_worker.references import check_code, resolve
+from dspex.providers.dspy_worker.sandbox import check_sandbox
 from dspex.signatures.document import open_signature_from_document, signature_from_document
 from dspex.signatures.records import Signature
 
@@ -28,8 +30,7 @@ PARAMETERS = "dspex_parameters"
 _ADAPTERS: Mapping[str, type[Adapter]] = {"chat": ChatAdapter, "json": JSONAdapter, "xml": XMLAdapter}
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
+class Built(Struct, frozen=True):
     """A module with the language model and adapter it runs under. `signature` has no outputs when any are taken.
 
     `asynchronous` says that its own code awaits; else it is run in a thread. With a `contract` of dspy-cli `make` gives
@@ -186,12 +187,7 @@ def _react(signature: type[dspy.Signature], config: Mapping[str, Any]) -> dspy.M
 
 
 def _program_of_thought(signature: type[dspy.Signature], config: Mapping[str, Any]) -> dspy.Module:
-    if _get_deno_version(_find_deno_executable()) is None:
-        raise Invalid(
-            "program_of_thought runs what the model writes in a sandbox of Deno 2, which is not installed here: "
-            "`pip install 'dspy[deno]'`.",
-            code="no_sandbox",
-        )
+    check_sandbox()
     return dspy.ProgramOfThought(signature, max_iters=config.get("max_iters", 3))
 
 

@@ -7,7 +7,6 @@ an unusable reply: so the chat adapter's JSON fallback shows its request as well
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import dspy
@@ -16,14 +15,14 @@ from dspy.clients import execution
 from dspy.clients.engines.lm15_engine import LM15Engine
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from dspy.utils.exceptions import AdapterParseError
+from msgspec import Struct
 
 
 class Unsupported(Exception):
     """Native execution can't do this exactly; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Captured:
+class Captured(Struct, frozen=True):
     """One request: canonical, and as the bytes DSPy would put on the wire."""
 
     request: Request

@@ -1,11 +1,11 @@
 """Compile a pipeline: each step for itself, and the whole as one module for what DSPy saves of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from dspy.utils.saving import get_dependency_versions
 
+from dspex.kit.records import asdict
 from dspex.programs.pipelines.canonical import pipeline_of, step_definitions
 from dspex.programs.records import COMPILED_FORMAT, Definition, LanguageModelChoice
 from dspex.programs.rules import nameless

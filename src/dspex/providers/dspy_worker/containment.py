@@ -1,7 +1,9 @@
 """What a worker does to itself before it runs anybody's code."""
 
+import contextlib
 import contextvars
 import ctypes
+import glob
 import os
 import resource
 import signal
@@ -123,3 +125,22 @@ def resident_bytes(pid: int | str) -> int:
     except OSError:
         return 0
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+def resident_bytes_of_all(pid: int) -> int:
+    """Of a process and all that it started; on macOS of itself alone."""
+    found, waiting = 0, [pid]
+    while waiting:
+        one = waiting.pop()
+        found += resident_bytes(one)
+        waiting += _children(one)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """Each thread has its own."""
+    found: list[int] = []
+    for path in glob.iglob(f"/proc/{pid}/task/*/children"):
+        with contextlib.suppress(OSError), open(path, "rb") as children:
+            found += map(int, children.read().split())
+    return found

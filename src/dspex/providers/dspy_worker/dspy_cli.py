@@ -8,11 +8,11 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import ModuleType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import dspy
+from msgspec import Struct, field
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
@@ -24,8 +24,7 @@ PACKAGE, GATEWAYS = "dspy_cli", "dspy_cli.gateway"
 _JSON: TypeAdapter[dict[str, Any]] = TypeAdapter(dict[str, Any])
 
 
-@dataclass(frozen=True, slots=True)
-class Contract:
+class Contract(Struct, frozen=True):
     """`document` is a signature; without outputs in it, any are taken.
 
     `converters` make of inputs what dspy-cli hands to forward; `outputs` are those that forward promises.

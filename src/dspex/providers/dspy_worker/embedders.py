@@ -11,7 +11,7 @@ from dspy.utils import exceptions
 
 from dspex.gateway.records import MOST_TEXTS
 from dspex.providers.dspy_worker.conversation import CallFailed
-from dspex.providers.dspy_worker.engines import CONNECTION, STEP, conversation, inspecting
+from dspex.providers.dspy_worker.engines import CONNECTION, METRIC, STEP, conversation, inspecting
 from dspex.providers.worker_protocol import worker_pb2 as wire
 
 # What the node decides for every caller by the same rules.
@@ -67,6 +67,7 @@ class GatewayEmbedder(dspy.clients.embedding.Embedder):  # type: ignore[misc]
             "model": self.model,
             "dimensions": given.get("dimensions"),
             "step": dspy.settings.get(STEP),
+            "metric": bool(dspy.settings.get(METRIC)),
         }
         return [({**shared, "texts": list(batch)}, wire.ModelCall.EMBEDDING) for batch in batches], single
 

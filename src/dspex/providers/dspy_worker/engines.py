@@ -18,8 +18,10 @@ from dspex.providers.dspy_worker.modules import PLACEHOLDER_KEY
 from dspex.providers.dspy_worker.requests import error_of, request_to_json, response_from_json
 
 log = logging.getLogger(__name__)
-# What `dspy.context` holds: the execution, whether a module is only looked at, and in a pipeline's step its name.
+# What `dspy.context` holds: the execution, whether a module is only looked at, in a pipeline's step its name, and
+# whether a metric asks.
 SETTING, INSPECTING, STEP = "dspex_conversation", "dspex_inspecting", "dspex_step"
+METRIC = "dspex_metric"
 # What DSPy would connect with; the node knows where its models are.
 CONNECTION = (
     "api_key",
@@ -67,6 +69,7 @@ class _Hints:
             "model": request.model,
             "rollout_id": None if call is None else call.rollout(),
             "step": dspy.settings.get(STEP),
+            "metric": bool(dspy.settings.get(METRIC)),
             "adapter": "chat" if adapter is None else type(adapter).__name__.removesuffix("Adapter").lower(),
             **request_to_json(request),
         }

@@ -17,12 +17,13 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from msgspec import Struct
+
 from dspex.providers.dspy_worker import containment
-from dspex.providers.dspy_worker.containment import resident_bytes
+from dspex.providers.dspy_worker.containment import resident_bytes, resident_bytes_of_all
 
 MESSAGE = 64 * 1024
 MOST_DESCRIPTORS = 65_536
@@ -33,8 +34,7 @@ LOOK_S = 0.2
 THREAD_STACK = 2 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class _Child:
+class _Child(Struct, frozen=True):
     id: int
     pid: int
     memory_bytes: int
@@ -131,7 +131,7 @@ class Nursery:
 
     def _watch(self) -> None:
         for child in self._children.values():
-            if child.pid not in self._reasons and resident_bytes(child.pid) > child.memory_bytes:
+            if child.pid not in self._reasons and resident_bytes_of_all(child.pid) > child.memory_bytes:
                 self._reasons[child.pid] = "memory"
                 _kill(child.pid)
 

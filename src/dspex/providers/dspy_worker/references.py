@@ -1,16 +1,40 @@
 """Users' Python code by reference: "package.module:Name", found below the roots that the node names."""
 
+import hashlib
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from dspex.kit.errors import Conflict, Invalid
-from dspex.providers.python_code import code_digest
+from dspex.providers.python_code import code_files, digest_of
 
 _roots: list[str] = []
-_digests: dict[tuple[str, ...], str] = {}
+# What was found to be on disk as a version says, and the files that this worker has, or will have, imported for it.
+_checked: set[tuple[str, tuple[str, ...]]] = set()
+_files: dict[str, bytes] = {}
+
+
+class _CheckedLoader(SourceFileLoader):
+    """Imports no file that has changed since it was checked, however late the import is made."""
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        checked = _files.get(self.path)
+        if checked is not None and _sha(self.get_data(self.path)) != checked:
+            raise _changed(fullname)
+        return super().get_code(fullname)
 
 
 def find_code(roots: Sequence[str]) -> None:
@@ -19,24 +43,47 @@ def find_code(roots: Sequence[str]) -> None:
         _roots.append(root)
         if root not in sys.path:
             sys.path.append(root)
+    sys.path_hooks.insert(0, _finder)
+
+
+def _finder(path: str) -> FileFinder:
+    """As Python's own for directories below the roots. Raises ImportError for others, which are Python's."""
+    if not os.path.isdir(path) or not any(Path(path).is_relative_to(root) for root in _roots):
+        raise ImportError("not below the roots", path=path)
+    return FileFinder(
+        path,
+        (ExtensionFileLoader, EXTENSION_SUFFIXES),
+        (_CheckedLoader, SOURCE_SUFFIXES),
+        (SourcelessFileLoader, BYTECODE_SUFFIXES),
+    )
 
 
 def check_code(wanted: str | None, references: Sequence[str]) -> None:
     """Raises Conflict (code code_changed) when the files are not those that a version was made of.
 
-    A worker imports each file once: it stays with what it has, and is replaced when the node reloads.
+    A worker imports each file once, and shares it between programs: it stays with what it has, and is replaced when
+    the node sees that it has other files than a version that is on disk.
     """
-    if wanted is None:
+    if wanted is None or (wanted, tuple(references)) in _checked:
         return
-    found = _digests.get(tuple(references))
-    if found is None:
-        found = _digests[tuple(references)] = code_digest(references, [Path(root) for root in _roots])
-    if found != wanted:
-        raise Conflict(
-            f"The code of this version ({', '.join(references)}) is not what is on disk. Run `dspex reload` to make a "
-            "version of the present code, or check out the old code to run the old version.",
-            code="code_changed",
-        )
+    found = code_files(references, [Path(root) for root in _roots])
+    shas = {str(file): _sha(content) for file, (_, content) in found.items()}
+    if digest_of(found) != wanted or any(_files.get(file, sha) != sha for file, sha in shas.items()):
+        raise _changed(", ".join(references))
+    _files.update(shas)
+    _checked.add((wanted, tuple(references)))
+
+
+def _changed(code: str) -> Conflict:
+    return Conflict(
+        f"The code of this version ({code}) is not what is on disk. Run `dspex reload` to make a version of the "
+        "present code, or check out the old code to run the old version.",
+        code="code_changed",
+    )
+
+
+def _sha(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def resolve(reference: str) -> Any:

@@ -3,11 +3,10 @@
 A test holds the two equal.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class ChatProvider:
+class ChatProvider(Struct, frozen=True):
     """`prefixes` stand before the slash in DSPy's model names; `keys` are the usual variables of the key.
 
     No `keys`: a server on one's own machine that needs none.

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 
 import lm15
 from lm15.registry import ProviderDefinition, lookup
 from lm15.serde import request_from_dict, response_to_dict
 from lm15.transports import ReadTimeout
+from msgspec.structs import replace
 
 from dspex.configuration.models import ModelSettings
 from dspex.gateway import errors as ours

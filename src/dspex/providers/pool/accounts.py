@@ -4,15 +4,15 @@ import os
 import pwd
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from dspex.configuration.pools import PoolSettings
 from dspex.kit.errors import Invalid, Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     name: str
     uid: int
     gid: int

@@ -12,14 +12,15 @@ import tempfile
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextvars import Context
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
+from msgspec import Struct
 
 from dspex.configuration.pools import PoolSettings
 from dspex.kit.errors import Invalid, Unavailable
+from dspex.kit.records import asdict
 from dspex.providers.pool.accounts import Account, accounts_of
 
 log = structlog.get_logger(__name__)
@@ -36,16 +37,14 @@ SPAWN_S = 20.0
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "PYTHONPATH", "SSL_CERT_FILE")
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """How a worker's process ended: the exit code, negative for a signal; `reason` is "memory" for too much of it."""
 
     status: int
     reason: str = ""
 
 
-@dataclass(slots=True)
-class OutputBudget:
+class OutputBudget(Struct):
     """How much of what workers print is logged: so many characters a minute, and a word about the rest."""
 
     characters: int = 100_000
@@ -61,8 +60,7 @@ class OutputBudget:
         return self._left > 0
 
 
-@dataclass(slots=True)
-class Process:
+class Process(Struct):
     """A forked worker that serves at `path`. `born` is done when `pid` is known, `ended` when its process is gone."""
 
     id: int

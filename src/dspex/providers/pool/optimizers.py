@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from dspex.executions.errors import WorkerDied
 from dspex.kit import json as exact_json
 from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Invalid, Problem, TimedOut, of_kind
+from dspex.kit.records import asdict
 from dspex.optimizations.ports import FineTunes, OptimizerHost
 from dspex.optimizations.records import Optimized, OptimizerTask
 from dspex.programs.records import Definition

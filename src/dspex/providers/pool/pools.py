@@ -5,7 +5,6 @@ import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from dspex.kit import json as exact_json
 from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, TimedOut, Unavailable
 from dspex.kit.ids import new_id
+from dspex.kit.records import asdict
 from dspex.programs.ports import Compiled, Refused
 from dspex.programs.records import Definition
 from dspex.programs.rules import definition_digest

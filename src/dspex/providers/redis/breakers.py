@@ -3,10 +3,10 @@
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
+from msgspec import DecodeError, json
+from msgspec.structs import replace
 
 from dspex.gateway.breaker import Breaker
 from dspex.gateway.ports import NotShared, SharedBreaker
@@ -30,7 +30,6 @@ if ARGV[3] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return 1
 """
 _FORM = re.compile(rb"(\d{1,15}) (\S+) (\{.*)", re.DOTALL)
-_breaker = TypeAdapter(Breaker)
 # Longer than any setting allows.
 LONGEST_S = 86_400.0
 
@@ -65,7 +64,7 @@ class RedisBreakers:
         before = instead_of or self._unreadable.get(model, "")
         if breaker.until is not None:
             left_s = breaker.until - self._clock.monotonic()
-        value = f"{token} {_breaker.dump_json(replace(breaker, until=left_s)).decode()}"
+        value = f"{token} {json.encode(replace(breaker, until=left_s)).decode()}"
         keep_ms = "" if keep_s is None else str(math.ceil(keep_s * 1000))
         try:
             written = await self._link.run(
@@ -97,8 +96,8 @@ class RedisBreakers:
 
 def _breaker_in(document: bytes) -> Breaker | None:
     try:
-        breaker = _breaker.validate_json(document)
-    except ValidationError:
+        breaker = json.decode(document, type=Breaker)
+    except DecodeError:
         return None
     # Also what is not finite is too long.
     return breaker if breaker.until is None or breaker.until <= LONGEST_S else None

@@ -4,8 +4,9 @@ import math
 import secrets
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from dspex.gateway.records import CacheEntry, CacheSize
 from dspex.providers.redis.link import RedisAway, RedisLink
@@ -22,8 +23,7 @@ EVERYTHING = ""
 READ_AT_ONCE = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True):
     """`entry` is None for one to be discarded."""
 
     project: str

@@ -3,10 +3,11 @@
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from dspex.gateway.ports import RateLimiter, Reservation
 from dspex.gateway.rate_window import WINDOW_S, Charge, Counter, Refusal
@@ -92,8 +93,7 @@ class RedisRateLimiter:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class RedisReservation:
+class RedisReservation(Struct, frozen=True):
     limiter: RedisRateLimiter
     charges: tuple[tuple[Charge, str], ...]
     second: int

@@ -3,9 +3,9 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
 
 import structlog
+from msgspec.structs import replace
 
 from dspex.gateway.records import CacheEntry, CacheSize
 from dspex.providers.memory.cache import MemoryCache

@@ -1,9 +1,9 @@
 """Whether and where telemetry goes, by the settings and the usual OTEL_ variables. Loads nothing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import structlog
+from msgspec import Struct
 
 from dspex.configuration.observing import TelemetrySettings
 
@@ -11,8 +11,7 @@ log = structlog.get_logger(__name__)
 _BASE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(Struct, frozen=True):
     """`endpoint` is None where the exporter reads the variables itself."""
 
     endpoint: str | None

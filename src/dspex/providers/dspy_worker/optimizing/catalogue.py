@@ -5,10 +5,11 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dspy import teleprompt
+from msgspec import Struct, field
+from msgspec.structs import replace
 from pydantic import Field
 
 from dspex.kit.errors import Invalid, Unavailable
@@ -49,21 +50,19 @@ _TEACHER = typing.Annotated[dict[Literal["lm"], str], Field(min_length=1)] | Non
 REQUIRED = inspect.Parameter.empty
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(Struct, frozen=True):
     """One parameter: its type as pydantic checks it, and its default, REQUIRED for none."""
 
     annotation: Any
     default: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(Struct, frozen=True):
     """`models` are the parameters that name a model, `more` those that DSPy's signature hides or does not have.
 
-    `defaults` win over DSPy's; `of_rows` have defaults that follow from the rows. `scores` says how candidates are
-    scored: by DSPy's Evaluate, by each program's runs, as GEPA tells it, or not at all. `package` is what DSPy asks for
-    beside itself.
+    `defaults` win over DSPy's; `of_rows` have defaults that follow from the rows, `least` are lower bounds of its own.
+    `scores` says how candidates are scored: by DSPy's Evaluate, by each program's runs, as GEPA tells it or not at all.
+    `package` is what DSPy asks for beside itself.
     """
 
     kind: type[Any]
@@ -73,6 +72,7 @@ class Recipe:
     more: Mapping[str, Taken] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     of_rows: tuple[str, ...] = ()
+    least: Mapping[str, int] = field(default_factory=dict)
     scores: Literal["evaluate", "runs", "gepa", "none"] = "none"
     package: str | None = None
 
@@ -87,6 +87,9 @@ class Recipe:
         found.update(self.more)
         for name in self.models:
             found[name] = Taken(str | None, None)
+        least = {**_LEAST, **self.least}
+        for name in found.keys() & least:
+            found[name] = replace(found[name], annotation=_at_least(found[name].annotation, least[name]))
         if "teacher_settings" in found:
             found["teacher_settings"] = Taken(_TEACHER, None)
         return found
@@ -119,6 +122,38 @@ _UNTOLD: Mapping[str, Any] = {
 }
 
 
+# What optimizers count by. DSPy takes less as well, and then does nothing or fails on the way.
+_LEAST: Mapping[str, int] = {
+    "bsize": 1,
+    "demo_input_field_maxlen": 1,
+    "depth": 1,
+    "k": 1,
+    "max_bootstrapped_demos": 0,
+    "max_demos": 0,
+    "max_errors": 0,
+    "max_full_evals": 1,
+    "max_labeled_demos": 0,
+    "max_merge_invocations": 0,
+    "max_metric_calls": 1,
+    "max_rounds": 1,
+    "max_steps": 1,
+    "minibatch_full_eval_steps": 1,
+    "minibatch_size": 1,
+    "num_candidate_programs": 0,
+    "num_candidates": 1,
+    "num_rules": 1,
+    "num_trials": 1,
+    "reflection_minibatch_size": 1,
+    "size": 1,
+    "view_data_batch_size": 1,
+}
+
+
+def _at_least(annotation: Any, least: int) -> Any:
+    bounded = typing.Annotated[int, Field(ge=least)]
+    return bounded if annotation is int else bounded | None
+
+
 def _type_of(name: str, annotation: Any, default: Any) -> Any:
     if name in _UNTOLD:
         return _UNTOLD[name]
@@ -135,7 +170,7 @@ _BOOTSTRAP = {
 
 RECIPES: Mapping[str, Recipe] = types.MappingProxyType(
     {
-        "LabeledFewShot": Recipe(teleprompt.LabeledFewShot, metric=False),
+        "LabeledFewShot": Recipe(teleprompt.LabeledFewShot, metric=False, least={"k": 0}),
         "BootstrapFewShot": Recipe(teleprompt.BootstrapFewShot),
         "BootstrapFewShotWithRandomSearch": Recipe(
             teleprompt.BootstrapFewShotWithRandomSearch, validation=True, scores="evaluate"

@@ -2,11 +2,11 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import dspy
 from dspy.teleprompt import SIMBA
+from msgspec import Struct
 
 from dspex.providers.dspy_worker.embedders import GatewayEmbedder
 from dspex.providers.dspy_worker.optimizing.catalogue import RECIPES, Recipe
@@ -14,8 +14,7 @@ from dspex.providers.dspy_worker.optimizing.measuring import Metric
 from dspex.providers.dspy_worker.optimizing.watching import Watch
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(Struct, frozen=True):
     """What an optimizer is given beside its configuration. `model` makes the language model of an alias."""
 
     student: dspy.Module

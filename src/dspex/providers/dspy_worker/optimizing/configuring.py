@@ -38,8 +38,9 @@ def bad(optimizer: str, pointer: str, message: str) -> Invalid:
 
 def _bad(optimizer: str, problems: list[Problem]) -> Invalid:
     told = "; ".join(f"{one.pointer} {one.message}" for one in problems)
+    stop = "" if told.endswith("?") else "."
     return Invalid(
-        f"The configuration does not fit {optimizer}: {told}."[:4000],
+        f"The configuration does not fit {optimizer}: {told}{stop}"[:4000],
         code="bad_optimizer_config",
         problems=problems,
     )

@@ -1,10 +1,10 @@
 """The course of an optimization: score the program as it is, let the optimizer work, score what it found."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import dspy
+from msgspec.structs import replace
 
 from dspex.evaluations.evidence import MOST_UNKNOWN
 from dspex.executions.errors import OutputTooLarge, ProgramFailed

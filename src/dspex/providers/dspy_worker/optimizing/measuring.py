@@ -3,11 +3,11 @@
 import contextvars
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import dspy
 from dspy.utils.exceptions import LMError, LMInvalidRequestError, LMUnsupportedFeatureError
+from msgspec import Struct
 
 from dspex.evaluations.metrics.calling import call_metric
 from dspex.evaluations.metrics.errors import MetricFailed
@@ -17,6 +17,7 @@ from dspex.evaluations.metrics.scoring import fields_of, scored
 from dspex.kit import json
 from dspex.kit.errors import Invalid
 from dspex.providers.dspy_worker.embedders import GatewayEmbedder
+from dspex.providers.dspy_worker.engines import METRIC
 from dspex.providers.dspy_worker.modules import signature_class
 from dspex.providers.dspy_worker.optimizing.examples import Origins
 from dspex.providers.dspy_worker.optimizing.limiting import limited
@@ -55,7 +56,8 @@ class Metric:
     def score(self, example: Any, prediction: Any, **more: Any) -> Score:
         """Raises MetricFailed when the example has no score. Metrics in Python may ask for `more`, as in DSPy."""
         try:
-            return self._score(example, prediction, more)
+            with dspy.context(**{METRIC: True}):
+                return self._score(example, prediction, more)
         except MetricFailed as failed:
             if self.failure is None:
                 row = None if self.origins is None else self.origins.row_of(example)
@@ -129,8 +131,7 @@ def _shown(value: Any) -> str:
     return repr(text[:LONGEST_SHOWN])
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
+class _Outcome(Struct, frozen=True):
     """`value` is None where nobody can tell; `wrong` ones count as 0, since the program failed by itself."""
 
     value: float | None
@@ -138,8 +139,7 @@ class _Outcome:
     wrong: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(Struct, frozen=True):
     """A program over a set. `score` is None when no example had one; `values` has that of each example, in order.
 
     `failed` examples have none, since a model could not be asked or the metric gave none; on `wrong` ones the program

@@ -7,6 +7,7 @@ from typing import Any
 import dspy
 import numpy as np
 
+from dspex.evaluations.metrics.errors import MetricFailed
 from dspex.evaluations.metrics.reading import metric_of
 from dspex.kit.errors import Invalid
 from dspex.providers.dspy_worker.building import PARAMETERS, Built, build
@@ -34,11 +35,16 @@ class Optimization:
         self._tell = tell
 
     def run(self) -> dict[str, Any]:
-        """The document of `Optimized`. Raises DspexError, CallFailed when the budget ended before a first score."""
+        """The document of `Optimized`. Raises DspexError, CallFailed when the budget ended before a first score.
+
+        A metric that can't score is its author's to mend: Invalid, with the code of `MetricFailed`.
+        """
         try:
             return self._run()
         except BudgetSpent as spent:
             raise spent.failed from None
+        except MetricFailed as failed:
+            raise Invalid(failed.message, code=failed.code) from failed
 
     def _run(self) -> dict[str, Any]:
         task = self._task

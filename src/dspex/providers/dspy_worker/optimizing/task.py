@@ -1,12 +1,12 @@
 """What a node says of an optimization."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Task:
+
+class Task(Struct, frozen=True):
     """What the node said. Models are {alias: {"model", "type", "options"}}, rows {"id", "inputs", "outputs"}."""
 
     definition: Mapping[str, Any]

@@ -5,12 +5,12 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import dspy
 from dspy.teleprompt import GEPA, SIMBA, BootstrapFinetune
 from dspy.utils.callback import BaseCallback
+from msgspec import Struct
 
 from dspex.kit.json import dumps
 from dspex.providers.dspy_worker.modules import without_lms
@@ -31,8 +31,7 @@ _ROUNDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Best:
+class Best(Struct, frozen=True):
     """The best candidate so far, as its optimizer scored it; `full` when on all of the examples that it scores by, and
 
     `ours` when those are the very ones that the program is scored on before and after.

@@ -2,7 +2,8 @@
 
 import asyncio
 import struct
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dspex.gateway.errors import (
     LMRateLimitError,

@@ -2,8 +2,10 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from dspex.gateway.records import Message, Usage
 from dspex.providers.language_models.simulator.answers import (
@@ -27,8 +29,7 @@ _TOKENS_PER_MESSAGE = 4
 _REPEATED_REQUESTS_KEPT = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class SimulatorOptions:
+class SimulatorOptions(Struct, frozen=True):
     """`latency` is the time to the whole reply, or to a stream's first chunk; `chunk_interval` the seconds
     between a stream's chunks. `kept_calls` bounds how many request bodies are kept for the control address.
     """
@@ -42,8 +43,7 @@ class SimulatorOptions:
     kept_calls: int = 100
 
 
-@dataclass(frozen=True, slots=True)
-class SimulatedCall:
+class SimulatedCall(Struct, frozen=True):
     """`rollout_id` tells repeated samples of one prompt apart, as DSPy's does.
 
     Without it and a seed, teachable mode counts the repetitions of a request at a temperature above 0, since
@@ -61,14 +61,12 @@ class SimulatedCall:
     model: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     text: str
     finish_reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What happens to one call: wait `delay` seconds, then the answers or the fault.
 
     `number` counts calls from 0 since the last reset. The faults `empty` and `missing_marker` are already
@@ -83,8 +81,7 @@ class Outcome:
     fault: Fault | None
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
+class Embedded(Struct, frozen=True):
     """What happens to one call for embeddings, as with `Outcome`."""
 
     vectors: tuple[tuple[float, ...], ...]

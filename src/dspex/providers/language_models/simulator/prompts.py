@@ -7,9 +7,10 @@ import ast
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from dspex.gateway.records import Message
 
@@ -42,8 +43,7 @@ _BOUND_KEYS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class PromptField:
+class PromptField(Struct, frozen=True):
     """A field as the system message describes it. `schema` is a JSON Schema; {} admits anything.
 
     `plain` says that DSPy reads the text of a chat section as it stands (str), not as JSON.
@@ -55,8 +55,7 @@ class PromptField:
     plain: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """What the system message fixes for every call of one predictor."""
 
     format: Literal["chat", "json"]
@@ -65,16 +64,14 @@ class Layout:
     outputs: tuple[PromptField, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Demo:
+class Demo(Struct, frozen=True):
     """An earlier turn; fields that were not supplied are absent."""
 
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(Struct, frozen=True):
     layout: Layout
     inputs: Mapping[str, str]
     demos: tuple[Demo, ...]

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from dspex.providers.language_models.simulator.draws import Draws, digest
 
@@ -11,8 +12,7 @@ Split = Literal["training", "validation", "test"]
 _SPLIT_SHARES: dict[Split, range] = {"training": range(5), "validation": range(5, 7), "test": range(7, 10)}
 
 
-@dataclass(frozen=True, slots=True)
-class Solution:
+class Solution(Struct, frozen=True):
     """`kind` names the sub-skill an input needs; `mistakes` are answers that someone untaught would give."""
 
     kind: str
@@ -20,8 +20,7 @@ class Solution:
     mistakes: tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Advice:
+class Advice(Struct, frozen=True):
     """A sentence that a proposer may write.
 
     An instruction that matches `phrase` moves the accuracy of `kinds` by `gain`, negative when it misleads.
@@ -33,8 +32,7 @@ class Advice:
     gain: float
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(Struct, frozen=True):
     """`signature` is in DSPy's string form. `solve` is None for a text that is not of this task."""
 
     name: str
@@ -46,8 +44,7 @@ class Task:
     solve: Callable[[str], Solution | None]
 
 
-@dataclass(frozen=True, slots=True)
-class TaskRow:
+class TaskRow(Struct, frozen=True):
     inputs: dict[str, str]
     outputs: dict[str, str | int]
 

@@ -8,8 +8,9 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from dspex.gateway.records import Message, Role
 from dspex.kit.errors import Invalid, Missing
@@ -24,8 +25,7 @@ _MOST_FILES = 100
 _ROLES: Mapping[str, Role] = {"system": "system", "user": "user", "assistant": "assistant"}
 
 
-@dataclass(slots=True)
-class _Job:
+class _Job(Struct):
     id: str
     model: str
     file: str
