@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.access.ports import AuditStore
 from dspex.access.records import AuditEntry, AuditFilter, Author, Outcome
@@ -24,8 +25,7 @@ KEPT = 1000
 _REFUSED = frozenset({"forbidden", "unauthenticated"})
 
 
-@dataclass(slots=True)
-class _Minute:
+class _Minute(Struct):
     """Refusals for one reason: how many were listed in this minute, how many only counted."""
 
     number: int

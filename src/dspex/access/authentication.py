@@ -4,10 +4,11 @@ import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
+
+from msgspec import Struct
 
 from dspex.access.lookups import Lookups
 from dspex.access.ports import KeyStore
@@ -33,8 +34,7 @@ KEPT = 10_000
 ABSENT_KEPT = 1_000
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(Struct):
     """A row, when it was read (`seen`), when that was last tried (`looked`), and when it was last read because
 
     another secret was presented (`doubted`); monotonic seconds.

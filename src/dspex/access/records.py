@@ -1,9 +1,10 @@
 """Principals and keys: who asks, on behalf of which project, with which rights; and what they did."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from dspex.configuration.spending import Budget, RateLimit
 
@@ -14,8 +15,7 @@ DEFAULT_PROJECT = "default"
 LOCAL, CLI, FILE = "local", "cli", "file"
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(Struct, frozen=True):
     """Whoever a request comes from. `key_id` is None for the operator on this machine, who needs no key.
 
     `scopes` are all that it may do ("*": everything). `rate_limit` and `budget` are the key's own, and count in
@@ -34,8 +34,7 @@ class Principal:
 LOCAL_OPERATOR = Principal(DEFAULT_PROJECT, "admin", frozenset({"*"}))
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """A key as it is stored. `digest` is the SHA-256 of the whole key, in hex; the key itself is nowhere.
 
     `scopes` narrow the role's (None: all of them). After a rotation the secret before it is good until
@@ -60,8 +59,7 @@ class Key:
     budget: Budget | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Author:
+class Author(Struct, frozen=True):
     """Who does something, in which project. `actor` is a key's id, LOCAL, CLI or FILE."""
 
     project: str
@@ -69,8 +67,7 @@ class Author:
     request_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEntry:
+class AuditEntry(Struct, frozen=True):
     """One sensitive operation. `started` says that how it ended could not be written down.
 
     `details` hold no secrets and nothing of what programs take or answer.
@@ -87,8 +84,7 @@ class AuditEntry:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class AuditFilter:
+class AuditFilter(Struct, frozen=True):
     """Every member given must hold. `since` is inclusive, `until` exclusive."""
 
     action: str | None = None

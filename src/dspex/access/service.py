@@ -1,10 +1,11 @@
 """Making, listing, rotating and revoking keys."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.access.authentication import CHANGED
 from dspex.access.ports import KeyStore
@@ -29,8 +30,7 @@ OVERLAP = timedelta(hours=24)
 DRAWS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class NewKey:
+class NewKey(Struct, frozen=True):
     """What a key is asked to be. `scopes` None: all of the role's; `expires_at` None: never."""
 
     name: str

@@ -1,7 +1,8 @@
 """Rows held against a signature."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dspex.datasets.records import BadRow, Row, Verdict
 from dspex.kit.errors import Invalid, Problem

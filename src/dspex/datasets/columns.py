@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
+
+from msgspec import Struct
 
 from dspex.datasets.records import Example, Side
 from dspex.datasets.rules import example_of
@@ -22,8 +23,7 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _BOOLEANS: Final[Mapping[str, bool]] = {"true": True, "false": False}
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """One record of a file. `number` is its line, or its place where there are no lines.
 
     `value` is JSON. In a `text` record every value is text that stands for something.
@@ -34,8 +34,7 @@ class Record:
     text: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(Struct, frozen=True):
     """Where a field comes from."""
 
     field: str
@@ -43,8 +42,7 @@ class Column:
     type: CellType | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
+class Columns(Struct, frozen=True):
     """Which columns are inputs and outputs. `outputs` None: all others."""
 
     inputs: Sequence[Column]

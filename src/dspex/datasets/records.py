@@ -1,9 +1,10 @@
 """Datasets, their rows, and what is asked of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from dspex.kit.errors import Problem
 
@@ -14,8 +15,7 @@ Side = Literal["inputs", "outputs"]
 SIDES: tuple[Side, ...] = ("inputs", "outputs")
 
 
-@dataclass(frozen=True, slots=True)
-class Dataset:
+class Dataset(Struct, frozen=True):
     """One immutable version. `version` counts from 1 within (project, name); a number is never given away again.
 
     `digest` is sha256 in hex over the rows, see `rules.Digest`. `fields` has for each side the kinds of JSON values
@@ -36,8 +36,7 @@ class Dataset:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One example at its position, from 1. `id` stays with it in every version and split that it gets into.
 
     `digest` (of inputs and outputs) and `inputs_digest` are what makes rows the same; `size` is bytes of JSON.
@@ -55,8 +54,7 @@ class Row:
     provenance: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NewDataset:
+class NewDataset(Struct, frozen=True):
     """What is said of a dataset before its rows are known."""
 
     name: str
@@ -66,8 +64,7 @@ class NewDataset:
     origin: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(Struct, frozen=True):
     """Inputs and outputs before they are a row. One that was a row already keeps its `id`."""
 
     inputs: Mapping[str, Any]
@@ -77,8 +74,7 @@ class Example:
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """The most of a dataset: rows, bytes of its file, bytes of JSON of one row."""
 
     rows: int
@@ -86,8 +82,7 @@ class Bounds:
     row_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Struct, frozen=True):
     """Rows, different ones, and different inputs among them."""
 
     rows: int
@@ -95,8 +90,7 @@ class Counts:
     distinct_inputs: int
 
 
-@dataclass(frozen=True, slots=True)
-class BadRow:
+class BadRow(Struct, frozen=True):
     """A row that does not fit a signature. Pointers lie below /inputs or /outputs."""
 
     position: int
@@ -104,8 +98,7 @@ class BadRow:
     problems: Sequence[Problem]
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """How rows fit a signature. `unlabelled` rows have no outputs at all, which is no mistake.
 
     `bad` are the first bad ones; `next_position` is where to go on for the others, None when all are listed.

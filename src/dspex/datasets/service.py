@@ -184,7 +184,9 @@ class Datasets:
                     if row.id != row_id:
                         yield _again(row)
 
-        new = _derived(dataset, dataset.name, dataset.kind, {"without_row": row_id})
+        new = _derived(
+            dataset, dataset.name, dataset.kind, {"without_row": row_id, "loaded": loaded_from(dataset)}
+        )
         return await self.append_all(dataset.project, new, others())
 
     async def holding(self, project: str, row_id: str) -> Sequence[Dataset]:
@@ -242,14 +244,18 @@ class Datasets:
     async def _ranks(self, dataset: Dataset, seed: int) -> Sequence[int]:
         """Of each row, in order; eight bytes a row."""
         ranks = array("Q")
-        after = 0
-        while page := await self._store.digests(dataset.project, dataset.id, after=after, limit=DIGESTS):
-            ranks.extend(choosing.rank(seed, digest) for _, digest in page)
-            after = page[-1][0]
-        if len(ranks) != dataset.rows:
-            # Deleted while it was read.
-            raise errors.missing(dataset.name, dataset.version)
+        async for page in self.inputs(dataset):
+            ranks.extend(choosing.rank(seed, digest) for digest in page)
         return ranks
+
+    async def inputs(self, dataset: Dataset) -> AsyncIterator[Sequence[str]]:
+        """The `inputs_digest` of every row in order, some at a time. Raises Missing when it is deleted meanwhile."""
+        after = rows = 0
+        while page := await self._store.digests(dataset.project, dataset.id, after=after, limit=DIGESTS):
+            yield [digest for _, digest in page]
+            after, rows = page[-1][0], rows + len(page)
+        if rows != dataset.rows:
+            raise errors.missing(dataset.name, dataset.version)
 
     async def validate(
         self, dataset: Dataset, signature: Signature, *, after: int = 0, limit: int = 100
@@ -294,6 +300,12 @@ def _again(row: Row) -> Example:
 def _derived(dataset: Dataset, name: str, kind: DatasetKind, how: Mapping[str, Any]) -> NewDataset:
     origin = {"dataset": dataset.name, "version": dataset.version, "digest": dataset.digest, **how}
     return NewDataset(name, kind, dataset.description, dataset.metadata, origin)
+
+
+def loaded_from(dataset: Dataset) -> Mapping[str, Any]:
+    """Where its rows came from at first, however many have been deleted since."""
+    first: Mapping[str, Any] = dataset.origin.get("loaded", dataset.origin)
+    return first
 
 
 def _kind(part: str) -> DatasetKind:

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from dspex.datasets.records import SIDES, Counts, Row
 from dspex.datasets.rules import json_kind
@@ -13,8 +14,7 @@ MOST_LABELS = 50
 LABEL_LENGTH = 100
 
 
-@dataclass(slots=True)
-class Spread:
+class Spread(Struct):
     """Of numbers as they come."""
 
     count: int = 0
@@ -32,8 +32,7 @@ class Spread:
         return {"min": self.least, "avg": self.total / self.count, "max": self.most} if self.count else None
 
 
-@dataclass(slots=True)
-class FieldStatistics:
+class FieldStatistics(Struct):
     """`labels` are values that repeat, None once there are too many or too long ones to be labels."""
 
     present: int = 0

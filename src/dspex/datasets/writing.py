@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Self
+
+from msgspec.structs import replace
 
 from dspex.datasets import errors
 from dspex.datasets.ports import DatasetStore

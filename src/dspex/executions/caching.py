@@ -2,10 +2,10 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
 from datetime import datetime
-from operator import attrgetter
 from typing import Any, Self
+
+from msgspec.structs import fields
 
 from dspex.configuration.caching import CachePolicy
 from dspex.executions.catalog import Runnable
@@ -18,8 +18,7 @@ from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError
 
 
-@dataclass(frozen=True, slots=True)
-class KeptPrediction(KeptAsJson):
+class KeptPrediction(KeptAsJson, frozen=True):
     """`cost_usd` is what the model's answers cost when they were made; 0.0 when that is not known."""
 
     outputs: Mapping[str, Any]
@@ -27,9 +26,6 @@ class KeptPrediction(KeptAsJson):
     provider_model: str
     cost_usd: float
     simulated: bool
-
-    def to_json(self) -> dict[str, Any]:
-        return dict(zip(_NAMES, _values(self), strict=True))
 
     @classmethod
     def from_json(cls, document: Any) -> Self | None:
@@ -41,7 +37,6 @@ class KeptPrediction(KeptAsJson):
 # The outcome, and the line that stands for it in the trace.
 Hit = tuple[Outcome, LanguageModelCall]
 _NAMES = dict.fromkeys(one.name for one in fields(KeptPrediction))
-_values = attrgetter(*_NAMES)
 
 
 def prediction_key(

@@ -2,8 +2,9 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from dspex.executions.errors import NotExecutable
 from dspex.executions.mock import Mock
@@ -27,8 +28,7 @@ DEFAULTS = ProgramSettings()
 Run = CompiledProgram | CompiledPipeline | PooledProgram | Mock
 
 
-@dataclass(frozen=True, slots=True)
-class Runnable:
+class Runnable(Struct, frozen=True):
     """One version with everything a request needs; `run` is native, in a pool, or a mock.
 
     `model` is the default of a pipeline's steps.
@@ -55,8 +55,7 @@ class Runnable:
         return {None: self.model}
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(Struct):
     """What answered when it was last looked at; `looking` while somebody looks again."""
 
     seen: float

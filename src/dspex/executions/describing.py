@@ -1,9 +1,10 @@
 """What is put on record of an execution: while it runs, and when it has ended."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from dspex.configuration.caching import CachePolicy
 from dspex.executions import outcomes
@@ -21,8 +22,7 @@ from dspex.kit.tracing import TraceContext
 from dspex.kit.waiting import Waiting
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(Struct, frozen=True):
     """An execution that has begun on `node`: `at` on the wall clock, `monotonic` on the other."""
 
     runnable: Runnable

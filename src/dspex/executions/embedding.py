@@ -6,11 +6,11 @@ like any other. What is embedded is not on record, only how much of it.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import structlog
+from msgspec import Struct
 
 from dspex.access.records import Principal
 from dspex.configuration.caching import CachePolicy
@@ -22,7 +22,7 @@ from dspex.executions.recording import in_any_case
 from dspex.executions.records import Execution, ExecutionError, ExecutionStatus
 from dspex.executions.requests import Bounds
 from dspex.executions.service import DEFECT, GRACE_S
-from dspex.gateway.records import CallContext, EmbeddingReply, EmbeddingRequest, Lane, LanguageModelCall
+from dspex.gateway.records import CallContext, Cap, EmbeddingReply, EmbeddingRequest, Lane, LanguageModelCall
 from dspex.gateway.service import LanguageModelGateway
 from dspex.gateway.vectors import NUMBER_BYTES
 from dspex.kit.clock import Clock
@@ -38,8 +38,7 @@ GONE = ExecutionError(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingOrder:
+class EmbeddingOrder(Struct, frozen=True):
     """What a caller asks for. `model` is an alias; `cache` wins over the node's policy."""
 
     principal: Principal
@@ -50,10 +49,10 @@ class EmbeddingOrder:
     cache: CachePolicy | None = None
     trace: TraceContext | None = None
     lane: Lane = "interactive"
+    cap: Cap | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
+class Embedded(Struct, frozen=True):
     """Hits and misses count different texts; `execution.error` is the outcome that is one."""
 
     execution: Execution
@@ -120,6 +119,7 @@ class Embeddings:
             deadline=started + self._bounds.timeout_s,
             cache=order.cache or self._policy,
             trace=None if order.trace is None else order.trace.child(),
+            cap=order.cap,
         )
         try:
             outcome = await self._asked(order, call)

@@ -1,14 +1,14 @@
 """What happens while an execution runs, for those who watch it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+from msgspec import Struct
 
 StepState = Literal["started", "completed", "failed", "skipped"]
 
 
-@dataclass(frozen=True, slots=True)
-class Began:
+class Began(Struct, frozen=True):
     """Comes first, once the execution is on record as running or its answer was in a cache: it can be asked for by
 
     its id. What fails before is raised, and nothing is told of it.
@@ -19,8 +19,7 @@ class Began:
     version: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class FieldDelta:
+class FieldDelta(Struct, frozen=True):
     """More text of an output field, as DSPy's parse will give it; `step` in a pipeline. Never empty.
 
     All deltas of a field of type str, one after the other, are its value; of other fields they are it as JSON. A
@@ -32,8 +31,7 @@ class FieldDelta:
     step: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StepChanged:
+class StepChanged(Struct, frozen=True):
     """A step of a pipeline. `outputs` when it is completed, `error` {"kind", "code", "message"} when it failed."""
 
     step: str
@@ -43,8 +41,7 @@ class StepChanged:
     duration_ms: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class StatusChanged:
+class StatusChanged(Struct, frozen=True):
     """Something worth telling a person. With `restarted`, the fields told so far (of `step`) are void."""
 
     message: str

@@ -1,7 +1,8 @@
 """What the executions room announces."""
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from dspex.configuration.alerting import AlertThresholds
 from dspex.executions.records import Execution
@@ -10,16 +11,14 @@ from dspex.kit.tracing import TraceContext
 PoolOutcome = Literal["completed", "failed", "died", "refused", "timeout", "cancelled"]
 
 
-@dataclass(frozen=True, slots=True)
-class StreamBegan:
+class StreamBegan(Struct, frozen=True):
     """The first piece of a field, or the end when there is none, went out `first_s` seconds after the request."""
 
     program: str
     first_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutionFinished:
+class ExecutionFinished(Struct, frozen=True):
     """An execution reached its final state and is recorded.
 
     Sizes are bytes of JSON, of the request an upper bound; None where nobody counted. `alerts` are the program's own
@@ -37,8 +36,7 @@ class ExecutionFinished:
     pool_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PoolCalled:
+class PoolCalled(Struct, frozen=True):
     """A worker has answered, or could not. `refused`: the pool had no worker for it."""
 
     pool: str

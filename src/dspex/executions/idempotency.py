@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 import structlog
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from dspex.executions.ports import ExecutionStore, Nodes
 from dspex.executions.records import Execution, IdempotencyClaim
@@ -27,8 +28,7 @@ def _promise() -> "asyncio.Future[Execution | None]":
     return asyncio.get_running_loop().create_future()
 
 
-@dataclass(frozen=True, slots=True)
-class _Running:
+class _Running(Struct, frozen=True):
     """`outcome` is None when the run failed without an execution: the next in line tries."""
 
     body_digest: str

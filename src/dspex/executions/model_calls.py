@@ -1,10 +1,10 @@
 """What a worker asks a model, read and checked: it is users' code that speaks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from msgspec import Meta, Struct, ValidationError, convert, field
+from msgspec.structs import replace
 
 from dspex.configuration.models import MOST_DIMENSIONS
 from dspex.gateway.records import Message, Options
@@ -24,11 +24,11 @@ _NOT_THEIRS: dict[str, Any] = {"service_tier": None, "user_id": None, "store": N
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCall:
-    """`alias` is None where a program made its own `dspy.LM`: `model` says which, as DSPy spells it."""
+class ModelCall(Struct, frozen=True):
+    """`alias` is None where a program made its own `dspy.LM`: `model` says which, as DSPy spells it.
 
-    __pydantic_config__ = ConfigDict(defer_build=True, extra="ignore", strict=False)
+    `metric` says that an optimization's metric asks, and not the program.
+    """
 
     model: str
     alias: str | None = None
@@ -37,28 +37,23 @@ class ModelCall:
     rollout_id: int | None = None
     adapter: str | None = None
     step: str | None = None
+    metric: bool = False
     canonical: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingCall:
+class EmbeddingCall(Struct, frozen=True):
     """`model` as a program's `dspy.Embedder` spells it."""
-
-    __pydantic_config__ = ConfigDict(defer_build=True, extra="ignore", strict=False)
 
     model: str
     texts: tuple[str, ...]
-    dimensions: Annotated[int, Field(ge=1, le=MOST_DIMENSIONS)] | None = None
+    dimensions: Annotated[int, Meta(ge=1, le=MOST_DIMENSIONS)] | None = None
     step: str | None = None
-
-
-_call: TypeAdapter[ModelCall] = TypeAdapter(ModelCall)
-_embedding: TypeAdapter[EmbeddingCall] = TypeAdapter(EmbeddingCall)
+    metric: bool = False
 
 
 def read_call(asked: Any) -> ModelCall:
     """Raises Invalid: bad_model_call for what is no call, extension_not_allowed, file_not_allowed."""
-    call = _read(_call, asked)
+    call = _read(ModelCall, asked)
     check_extensions(call.options.extensions)
     canonical = checked(call.canonical)
     options = replace(call.options, **_NOT_THEIRS)
@@ -73,12 +68,12 @@ def read_call(asked: Any) -> ModelCall:
 
 def read_embedding(asked: Any) -> EmbeddingCall:
     """Raises Invalid (code bad_model_call)."""
-    return _read(_embedding, asked)
+    return _read(EmbeddingCall, asked)
 
 
-def _read(form: TypeAdapter[T], asked: Any) -> T:
+def _read(form: type[T], asked: Any) -> T:
     try:
-        return form.validate_python(asked)
+        return convert(asked, form)
     except (ValidationError, RecursionError) as error:
         raise Invalid(
             f"A model call of the program can't be read: {error}"[:500], code="bad_model_call"

@@ -1,8 +1,9 @@
 """What became of a run, and what its calls add up to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from dspex.executions.records import CacheStatus, ExecutionError
 from dspex.gateway.errors import LMError
@@ -10,8 +11,7 @@ from dspex.gateway.records import LanguageModelCall
 from dspex.kit.errors import DspexError, Exhausted
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """`size` is that of the outputs in bytes of JSON, where they were made here."""
 
     outputs: Mapping[str, Any] | None = None
@@ -57,7 +57,12 @@ def waited_ms(calls: Sequence[LanguageModelCall]) -> float:
 
 
 def cost(calls: Sequence[LanguageModelCall]) -> float | None:
-    """The sum, or None when any call that reached a model has no known price: unknown is never 0."""
+    """The sum, or None when any call that reached a model has no known price: unknown is never 0.
+
+    Nobody was asked when a budget, a limit or a breaker stood in the way: that costs 0, as everybody knows.
+    """
+    if not calls:
+        return 0.0
     costs = [call.cost_usd for call in calls if call.error is None]
     return None if not costs or None in costs else round(sum(cost for cost in costs if cost is not None), 12)
 

@@ -1,9 +1,10 @@
 """What the executions room needs from outside."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from dspex.executions.native.answers import Answer
 from dspex.executions.records import (
@@ -17,6 +18,7 @@ from dspex.executions.records import (
     ExecutionStatistics,
     IdempotencyClaim,
 )
+from dspex.gateway.records import Cap
 from dspex.kit.paging import Page
 
 
@@ -166,6 +168,18 @@ class Keeper(Protocol):
         ...
 
 
+@runtime_checkable
+class Capped(Protocol):
+    """What a Keeper may be as well: what it keeps may cost so much altogether."""
+
+    @property
+    def cap(self) -> Cap | None: ...
+
+
+def cap_of(keeper: Keeper | None) -> Cap | None:
+    return keeper.cap if isinstance(keeper, Capped) else None
+
+
 class ReadingProcess(Protocol):
     """Reads replies where that can be stopped at any moment and holds up nothing."""
 
@@ -174,8 +188,7 @@ class ReadingProcess(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class PoolTask:
+class PoolTask(Struct, frozen=True):
     """One execution for a worker. `program` is the digest that `definition`, its JSON, is known by.
 
     `deadline` is on the monotonic clock. A `repeatable` one is run again when its worker dies under it. `references`
@@ -223,8 +236,7 @@ class PoolHost(Protocol):
 WorkerState = Literal["initializing", "ready", "busy", "degraded", "terminating"]
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerView:
+class WorkerView(Struct, frozen=True):
     """`reason` is why a worker is degraded or leaves; `node` is the process whose worker it is, where all are shown."""
 
     pid: int
@@ -237,8 +249,7 @@ class WorkerView:
     node: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PoolView:
+class PoolView(Struct, frozen=True):
     """A pool of one process or of all. `up` is False before anything needed it; `restarts` counts dead workers."""
 
     name: str
@@ -249,8 +260,7 @@ class PoolView:
     restarts: int
 
 
-@dataclass(frozen=True, slots=True)
-class Recycled:
+class Recycled(Struct, frozen=True):
     """How many `workers` are being replaced; `silent` processes have not said yet how many of theirs."""
 
     name: str

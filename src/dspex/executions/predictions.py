@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.configuration.models import ModelRegistry
 from dspex.executions.catalog import Catalog, Runnable
@@ -22,8 +24,7 @@ from dspex.signatures.service import SignatureService
 from dspex.signatures.validation import InputValidator
 
 
-@dataclass(frozen=True, slots=True)
-class Adhoc:
+class Adhoc(Struct, frozen=True):
     """A signature to run without registering a program."""
 
     signature: str | Mapping[str, Any]

@@ -4,8 +4,9 @@ A thread would not do: it can't be stopped, it shares the interpreter's lock wit
 for its threads before it ends.
 """
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from dspex.executions.native.answers import Answer, judged, question, understood
 from dspex.executions.native.program import CompiledProgram, Stage
@@ -16,8 +17,7 @@ from dspex.signatures.records import Signature
 from dspex.signatures.validation import OutputChecker
 
 
-@dataclass(frozen=True, slots=True)
-class Quick:
+class Quick(Struct, frozen=True):
     """What is read on the event loop: texts of so many characters, with so many marks that begin or part values,
 
     whose repair takes so many seconds. Together some 20 ms at worst.

@@ -1,9 +1,10 @@
 """One run of one program: what went in, what came out, what it took."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 ExecutionStatus = Literal["pending", "running", "completed", "failed", "cancelled"]
 CacheStatus = Literal["miss", "hit", "off"]
@@ -12,8 +13,7 @@ SORTS = ("created_at", "-created_at", "duration_ms", "-duration_ms", "cost_usd",
 PAGE_SIZE = 8_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutionError:
+class ExecutionError(Struct, frozen=True):
     """`kind` and `code` as in `kit.errors`; `type` is the class name, DSPy's own where DSPy would raise."""
 
     kind: str
@@ -23,8 +23,7 @@ class ExecutionError:
     retry_after: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Execution:
+class Execution(Struct, frozen=True):
     """A final record for synchronous work, a row per transition for background work.
 
     Durations are milliseconds; `overhead_ms` is time not spent waiting for the provider. `usage` counts
@@ -86,8 +85,7 @@ class Execution:
         return any(one.get("stale") for one in self.calls)
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutionFilter:
+class ExecutionFilter(Struct, frozen=True):
     """Every member given must hold. `since` is inclusive, `until` exclusive, both on created_at."""
 
     program: str | None = None
@@ -100,8 +98,7 @@ class ExecutionFilter:
     until: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ExecutionStatistics:
+class ExecutionStatistics(Struct, frozen=True):
     """Over the executions of a program (or one version). Durations in milliseconds, None without any."""
 
     executions: int
@@ -126,8 +123,7 @@ CostGroup = Literal["day", "program", "model", "key"]
 COST_GROUPS: tuple[CostGroup, ...] = ("day", "program", "model", "key")
 
 
-@dataclass(frozen=True, slots=True)
-class CostLine:
+class CostLine(Struct, frozen=True):
     """Costs of one group. `group` has the members that were asked for: `day` (UTC), `program`, `model` (null when
 
     none was reached), `key` (null without one). `unpriced` counts executions whose price is unknown.
@@ -153,8 +149,7 @@ METRICS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Distribution:
+class Distribution(Struct, frozen=True):
     """How a metric was spread over the executions that have it; None without any. Percentiles are interpolated."""
 
     count: int = 0
@@ -167,16 +162,14 @@ class Distribution:
     p99: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
+class Bucket(Struct, frozen=True):
     """The executions created from `start` to the start of the next one."""
 
     start: datetime
     distribution: Distribution
 
 
-@dataclass(frozen=True, slots=True)
-class Activity:
+class Activity(Struct, frozen=True):
     """What happened in a stretch of time. `sessions` are different ones; executions without a price cost nothing."""
 
     executions: int
@@ -204,8 +197,7 @@ def _share(part: int, rest: int) -> float | None:
     return part / (part + rest) if part + rest else None
 
 
-@dataclass(frozen=True, slots=True)
-class IdempotencyClaim:
+class IdempotencyClaim(Struct, frozen=True):
     """Who first used an `Idempotency-Key`, for which body (sha256 hex), and which execution it became."""
 
     project: str

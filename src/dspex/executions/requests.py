@@ -1,8 +1,9 @@
 """What callers ask for, and how much of it they may."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from dspex.access.records import Principal
 from dspex.configuration.caching import CachePolicy
@@ -12,8 +13,7 @@ from dspex.gateway.records import Lane
 from dspex.kit.tracing import TraceContext
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """Sizes in bytes of JSON; `timeout_s` is the longest any request may take."""
 
     input_bytes: int
@@ -22,8 +22,7 @@ class Bounds:
     in_flight: int
 
 
-@dataclass(frozen=True, slots=True)
-class PredictionRequest:
+class PredictionRequest(Struct, frozen=True):
     """What a caller asks for, unchecked. `size` is an upper bound of the inputs' size in bytes of JSON.
 
     `timeout_s` is what the caller allows, `left_s` what is left of the time limit when some has passed before.

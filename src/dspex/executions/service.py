@@ -2,11 +2,11 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from msgspec.structs import replace
 
 from dspex.configuration.caching import CachePolicy
 from dspex.executions import describing
@@ -24,7 +24,7 @@ from dspex.executions.native.program import CompiledProgram, Stage
 from dspex.executions.outcomes import Outcome, recorded_error
 from dspex.executions.parameters import check_parameters
 from dspex.executions.pooled import PooledProgram
-from dspex.executions.ports import Keeper, Recorder
+from dspex.executions.ports import Keeper, Recorder, cap_of
 from dspex.executions.reading import ReplyReader
 from dspex.executions.recording import in_any_case
 from dspex.executions.records import Execution, ExecutionError
@@ -180,6 +180,7 @@ class ExecutionService:
             trace=span,
             snoozes=request.keeper is not None,
             admission=None if request.keeper is None else request.keeper.own,
+            cap=cap_of(request.keeper),
             # What goes on between a module in a pool and its models is no text of its fields.
             sink=teller if isinstance(runnable.run, CompiledProgram) else None,
             waiting=Waiting(self._clock) if isinstance(runnable.run, PooledProgram) else None,

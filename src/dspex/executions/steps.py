@@ -1,9 +1,11 @@
 """What becomes of a pipeline's steps in one execution: kept while it runs, told to who listens, recorded."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.executions import outcomes
 from dspex.executions.events import Listener, StepChanged
@@ -14,8 +16,7 @@ from dspex.programs.pipelines.records import Pipeline
 StepStatus = Literal["pending", "running", "completed", "failed", "skipped", "cancelled"]
 
 
-@dataclass(frozen=True, slots=True)
-class StepRun:
+class StepRun(Struct, frozen=True):
     """`outputs` are JSON values, `error` {"kind", "code", "type", "message"}. `reason` is why a step was skipped."""
 
     name: str

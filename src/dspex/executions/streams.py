@@ -4,8 +4,10 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.access.records import Principal
 from dspex.executions.events import Began, Event, FieldDelta, StatusChanged
@@ -22,16 +24,14 @@ MOST_READERS = 16
 TOO_LONG = StatusChanged("There is more text than a stream keeps; the result has all of it.")
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """Comes last: the answer, or the problem, as the interface gives it to callers."""
 
     kind: Literal["result", "error"]
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(Struct, frozen=True):
     """An event and where it ends in the stream. A character of a field is one long, every other event as well."""
 
     start: int

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.executions.events import Began, Event, FieldDelta, Listener, StatusChanged
 from dspex.executions.native.program import Stage

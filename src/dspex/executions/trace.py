@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
 from typing import Any
 
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from dspex.executions.native.pipeline import CompiledPipeline, load_pipeline
 from dspex.executions.native.program import CompiledProgram, load
 from dspex.executions.records import Execution
 from dspex.kit.errors import DspexError
+from dspex.kit.records import asdict
 from dspex.programs.pipelines.dataflow import Skipped, begin, inputs_of
 from dspex.programs.ports import ProgramReader
 from dspex.signatures.document import signature_from_document

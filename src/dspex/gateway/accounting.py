@@ -1,7 +1,8 @@
 """What a call may take, before it is made; and which calls it came to."""
 
-from dataclasses import replace
 from typing import Generic, Self
+
+from msgspec.structs import replace
 
 from dspex.gateway.pipeline import Passage, Q, R
 from dspex.gateway.records import EmbeddingRequest, LanguageModelCall, LanguageModelRequest, Usage

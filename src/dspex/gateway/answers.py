@@ -1,11 +1,12 @@
 """Answers that are kept: what every kind of them has in common, whatever keeps them."""
 
 import json as exact
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from dspex.configuration.caching import CacheBounds, CachePolicy
 from dspex.gateway.errors import LMError
@@ -35,29 +36,23 @@ class Keepable(Protocol):
 A = TypeVar("A", bound=Keepable)
 
 
-class KeptAsJson(ABC):
+class KeptAsJson(Struct, frozen=True):
     """For answers that are JSON documents."""
 
-    __slots__ = ()
-
-    @abstractmethod
-    def to_json(self) -> dict[str, Any]: ...
-
     @classmethod
-    @abstractmethod
     def from_json(cls, document: Any) -> Self | None:
-        """None for anything that `to_json` did not write."""
+        """None for anything that is not the fields as JSON has them."""
+        raise NotImplementedError
 
     def to_bytes(self) -> bytes:
-        return json.dumps(self.to_json())
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_bytes(cls, value: bytes) -> Self | None:
         return cls.from_json(_decoded(value))
 
 
-@dataclass(frozen=True, slots=True)
-class Found(Generic[A]):
+class Found(Struct, Generic[A], frozen=True):
     """`age_s` is never negative: what is from a clock ahead of ours is new."""
 
     answer: A
@@ -65,8 +60,7 @@ class Found(Generic[A]):
     level: CacheLevel
 
 
-@dataclass(frozen=True, slots=True)
-class CacheStatistics:
+class CacheStatistics(Struct, frozen=True):
     """`hits` and `misses` since the node started. A stale answer is no hit; its miss was counted."""
 
     kind: CacheKind

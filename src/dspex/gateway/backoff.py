@@ -1,7 +1,8 @@
 """Whether a failed call is worth another try, and after what wait."""
 
 import math
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from dspex.configuration.resilience import RetrySettings
 from dspex.gateway.errors import LaneFull, LMError, LMRateLimitError
@@ -17,8 +18,7 @@ BACKGROUND_ATTEMPTS = 5
 SNOOZE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class RetryBudget:
+class RetryBudget(Struct, frozen=True):
     """Calls and retries, which count half after each HALF_LIFE_S; `at` is on the monotonic clock."""
 
     calls: float = 0.0

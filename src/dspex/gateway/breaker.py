@@ -5,9 +5,11 @@ open       nothing passes before `until` (None, an operator opened it: not by it
 half-open  one trial at a time; so many successes in a row close it, one failure opens it for the full time
 """
 
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.configuration.resilience import BreakerSettings
 
@@ -17,8 +19,7 @@ Action = Literal["open", "close", "reset"]
 TRIAL_RETRY_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Breaker:
+class Breaker(Struct, frozen=True):
     """`failures` in a row while closed, `successes` in a row while half-open.
 
     `until` is on the monotonic clock: of an open one when trials begin, of a half-open one when the trial under way
@@ -36,8 +37,7 @@ class Breaker:
     last_error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(Struct, frozen=True):
     """Leave to call, whose outcome is told to the breaker that gave it."""
 
     number: int

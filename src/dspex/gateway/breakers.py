@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import structlog
+from msgspec import Struct, field
 
 from dspex.configuration.models import ModelSettings
 from dspex.gateway import breaker as rules
@@ -29,8 +29,7 @@ TRIAL_MARGIN_S = 5.0
 CALLS, ANOTHER_NODE = "calls", "another node"
 
 
-@dataclass(slots=True)
-class _Known:
+class _Known(Struct):
     """`told` is what the others know, under `token`: this node told them, or they told it."""
 
     breaker: Breaker = CLOSED

@@ -4,9 +4,10 @@ exact.
 """
 
 import math
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
+
+from msgspec import Struct
 
 PER_DOLLAR = 10**9
 # A node takes a fiftieth of a budget at once: few bookings, and little is held that others could spend.
@@ -24,8 +25,7 @@ def dollars(amount: int) -> float:
     return amount / PER_DOLLAR
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(Struct, frozen=True):
     """The budget of one key, program or job in one period: "2026-01-31", "2026-01" or "total"."""
 
     project: str
@@ -34,8 +34,7 @@ class Account:
     period: str
 
 
-@dataclass(frozen=True, slots=True)
-class Holding:
+class Holding(Struct, frozen=True):
     """What a node has spent of an account so far, and what it holds besides, reserved or not.
 
     `confirmed` is what of the spent it knows to be booked: that counts when others closed the holding meanwhile.
@@ -48,8 +47,7 @@ class Holding:
     confirmed: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Loan:
+class Loan(Struct, frozen=True):
     """What was lent, and what all nodes together have spent and hold after that."""
 
     lent: int
@@ -57,8 +55,7 @@ class Loan:
     held: int
 
 
-@dataclass(frozen=True, slots=True)
-class Balance:
+class Balance(Struct, frozen=True):
     """What an account has spent and set aside."""
 
     account: Account

@@ -1,7 +1,8 @@
 """What the gateway announces."""
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from dspex.gateway.breaker import State
 from dspex.gateway.records import (
@@ -16,8 +17,7 @@ from dspex.gateway.records import (
 from dspex.kit.tracing import TraceContext
 
 
-@dataclass(frozen=True, slots=True)
-class LanguageModelCalled:
+class LanguageModelCalled(Struct, frozen=True):
     """One attempt to reach a model has ended: answered, failed or cancelled (`call.error` says which).
 
     `trace` is the attempt's span while requests are traced.
@@ -30,8 +30,7 @@ class LanguageModelCalled:
     trace: TraceContext | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerChanged:
+class BreakerChanged(Struct, frozen=True):
     """A model's breaker went from one state to another, as this node sees it.
 
     `by` is "calls", "another node" or the operator; `reason` is a sentence for people.
@@ -48,8 +47,7 @@ CacheKind = Literal["reply", "prediction", "embedding"]
 CacheOutcome = Literal["hit", "miss", "stale", "write", "discard"]
 
 
-@dataclass(frozen=True, slots=True)
-class CacheLooked:
+class CacheLooked(Struct, frozen=True):
     """A cache was asked or changed. `level` says where the answer was, `flight` that an identical call made it.
 
     A stale answer is announced as such after the miss that came first. `count` is of entries: texts to embed are

@@ -1,7 +1,8 @@
 """One request, written for another model."""
 
-from dataclasses import fields, replace
 from typing import Any
+
+from msgspec.structs import fields, replace
 
 from dspex.gateway.records import LanguageModelRequest, Options, Spelling
 

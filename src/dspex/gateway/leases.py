@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
+from msgspec import Struct, field
 
 from dspex.configuration.spending import Budget
 from dspex.gateway.budgeting import (
@@ -32,8 +32,7 @@ IDLE_S = 5.0
 ASK_AGAIN_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(Struct, frozen=True):
     """Whose budget it is."""
 
     project: str
@@ -42,8 +41,7 @@ class Owner:
     budget: Budget
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(Struct):
     """`booked` is what the ledger knows as spent and held; None while that is uncertain. `confirmed` is what it has
 
     surely booked as spent, `waiting` what those want who wait for the lock.
@@ -60,8 +58,7 @@ class _Held:
     refused: "_Refused | None" = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Refused:
+class _Refused(Struct, frozen=True):
     """A block the ledger had no room for: whoever asks for as much again is refused without asking it."""
 
     amount: int
@@ -70,8 +67,7 @@ class _Refused:
     loan: Loan
 
 
-@dataclass(frozen=True, slots=True)
-class Reserved:
+class Reserved(Struct, frozen=True):
     """The same amount of each of a call's budgets."""
 
     amount: int

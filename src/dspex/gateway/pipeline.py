@@ -1,9 +1,10 @@
 """What a call passes on its way to a model: steps, each around the next."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
+
+from msgspec import Struct
 
 from dspex.configuration.models import ModelSettings
 from dspex.gateway.records import (
@@ -19,8 +20,7 @@ Q = TypeVar("Q", bound=LanguageModelRequest | EmbeddingRequest)
 R = TypeVar("R", bound=LanguageModelReply | EmbeddingReply)
 
 
-@dataclass(frozen=True, slots=True)
-class Passage(Generic[Q, R]):
+class Passage(Struct, Generic[Q, R], frozen=True):
     """One request on its way. `request.model` is the alias that is asked; `settings` and `ask` are that alias's.
 
     `attempt` counts from 1 over retries and fallbacks. `resolve` finds the way to another model;

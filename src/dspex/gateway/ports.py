@@ -1,9 +1,10 @@
 """What the gateway needs from outside."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
+
+from msgspec import Struct
 
 from dspex.configuration.models import ModelSettings
 from dspex.gateway.breaker import Breaker
@@ -84,8 +85,7 @@ class NotShared(Exception):
     """What nodes share can't be reached: each goes on by itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class SharedBreaker:
+class SharedBreaker(Struct, frozen=True):
     """What some node said last. `token` is another one each time; `breaker.until` is on this node's clock."""
 
     token: str

@@ -7,16 +7,16 @@ the older minute was even; where it was not, a minute may have nearly twice the 
 """
 
 import math
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 WINDOW_S = 60
 Unit = Literal["requests", "tokens"]
 ScopeKind = Literal["key", "session", "program", "model"]
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
+class Counter(Struct, frozen=True):
     """What is counted: one unit, for one key, session or program of a project, or for one model of everybody's."""
 
     scope: ScopeKind
@@ -25,8 +25,7 @@ class Counter:
     unit: Unit
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(Struct, frozen=True):
     """What a call wants of one limit for a minute. `amount` is at most `limit`: else it could never pass."""
 
     counter: Counter
@@ -34,8 +33,7 @@ class Charge:
     amount: int
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """`charge` is the one that has to wait longest, `used` what its last minute has, in seconds `retry_after`."""
 
     charge: Charge

@@ -1,10 +1,12 @@
 """What goes to a model and what comes back, in no provider's dialect."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, Literal, Protocol
+
+from msgspec import Struct, field
+from msgspec.structs import fields, replace
 
 from dspex.access.records import Principal
 from dspex.configuration.caching import CachePolicy
@@ -16,16 +18,14 @@ Role = Literal["system", "user", "assistant"]
 CacheLevel = Literal["memory", "redis", "flight"]
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """One message of a chat."""
 
     role: Role
     content: str
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(Struct, frozen=True):
     """Generation options; None means "not sent". Names are lm15's canonical ones.
 
     `response_format` is {"type": "json_object"} or {"type": "json_schema", "name", "schema", "strict"}.
@@ -51,8 +51,7 @@ class Options:
 _OPTIONS = tuple(one.name for one in fields(Options))
 
 
-@dataclass(frozen=True, slots=True)
-class FineTuningRequest:
+class FineTuningRequest(Struct, frozen=True):
     """`model` is the provider's name of the model to begin with; examples are {"messages": [...]} as OpenAI has them.
 
     `options` are members of the provider's request: hyperparameters, method, suffix, seed.
@@ -63,8 +62,7 @@ class FineTuningRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Dialect:
+class Dialect(Struct, frozen=True):
     """How a model's server spells a request, fixed when the program was compiled.
 
     `name` is lm15's: openai-chat, anthropic, gemini, openai-responses. The two spellings below differ
@@ -76,6 +74,18 @@ class Dialect:
     model: str = ""
     max_tokens_field: str = "max_tokens"
     instruction_role: str = "system"
+
+
+class Cap(Protocol):
+    """A limit of what one piece of work may spend, in US dollars."""
+
+    async def reserve(self, usd: float) -> None:
+        """Before a call that costs so much at most. Raises Exhausted when that does not fit any more."""
+        ...
+
+    async def settle(self, reserved_usd: float, cost_usd: float) -> None:
+        """After it, however it ended."""
+        ...
 
 
 class TextSink(Protocol):
@@ -90,8 +100,7 @@ class TextSink(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class LanguageModelRequest:
+class LanguageModelRequest(Struct, frozen=True):
     """One call. `model` is an alias of the model registry; system messages come first.
 
     `canonical` is lm15's JSON of the request where messages of plain text can't say it: images, tools, several parts.
@@ -106,8 +115,8 @@ class LanguageModelRequest:
     dialect: Dialect
     rollout_id: int | None = None
     canonical: Mapping[str, Any] | None = None
-    traceparent: str | None = field(default=None, compare=False)
-    sink: TextSink | None = field(default=None, compare=False, repr=False)
+    traceparent: str | None = None
+    sink: TextSink | None = None
 
     @property
     def service_tier(self) -> str | None:
@@ -125,8 +134,7 @@ class LanguageModelRequest:
 MOST_TEXTS = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingRequest:
+class EmbeddingRequest(Struct, frozen=True):
     """1 to MOST_TEXTS texts to embed. `model` is an alias of an embedding model; without `dimensions` a vector has as
 
     many numbers as the model gives. `dialect` is the gateway's to set; `traceparent` is set by the attempt alone.
@@ -136,7 +144,7 @@ class EmbeddingRequest:
     texts: tuple[str, ...]
     dimensions: int | None = None
     dialect: Dialect = Dialect("embeddings")
-    traceparent: str | None = field(default=None, compare=False)
+    traceparent: str | None = None
 
     @property
     def service_tier(self) -> None:
@@ -147,8 +155,7 @@ class EmbeddingRequest:
         return {"texts": len(self.texts), "dimensions": self.dimensions}
 
 
-@dataclass(frozen=True, slots=True)
-class Spelling:
+class Spelling(Struct, frozen=True):
     """How a model of the registry is asked: its dialect, and the options that the registry sets for it."""
 
     dialect: Dialect
@@ -158,8 +165,7 @@ class Spelling:
 MOST_TOKENS = 10**9
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Tokens as the provider reported them; None where it did not say.
 
     `input_tokens` includes tokens read from and written to a prompt cache, `output_tokens` includes
@@ -188,8 +194,7 @@ _COUNTERS = tuple(one.name for one in fields(Usage))
 _counts = attrgetter(*_COUNTERS)
 
 
-@dataclass(frozen=True, slots=True)
-class LanguageModelReply:
+class LanguageModelReply(Struct, frozen=True):
     """`text` is None when the model produced no text (a refusal or tool calls only).
 
     `canonical` is lm15's JSON of the reply to a canonical request.
@@ -205,8 +210,7 @@ class LanguageModelReply:
     canonical: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddingReply:
+class EmbeddingReply(Struct, frozen=True):
     """A vector for each text, in their order: its numbers as float32, little-endian. All have the same length."""
 
     vectors: tuple[bytes, ...]
@@ -215,8 +219,7 @@ class EmbeddingReply:
     simulated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CacheEntry:
+class CacheEntry(Struct, frozen=True):
     """`created_at` is the time of the wall clock when the answer was made, in seconds since 1970."""
 
     created_at: float
@@ -224,8 +227,7 @@ class CacheEntry:
     level: CacheLevel = "memory"
 
 
-@dataclass(frozen=True, slots=True)
-class CacheSize:
+class CacheSize(Struct, frozen=True):
     """What one cache holds in memory, and how its shared level is: off without one."""
 
     entries: int
@@ -238,8 +240,7 @@ Lane = Literal["interactive", "evaluation", "optimization"]
 CacheStatus = Literal["miss", "hit", "off"]
 
 
-@dataclass(frozen=True, slots=True)
-class LanguageModelCall:
+class LanguageModelCall(Struct, frozen=True):
     """One line of a trace: one attempt to reach a model, successful or not, or one answer from the cache.
 
     `model` is the registry's alias, `provider_model` the one that answered, or was asked.
@@ -310,8 +311,7 @@ class LanguageModelCall:
         return document
 
 
-@dataclass(frozen=True, slots=True)
-class CallContext:
+class CallContext(Struct, frozen=True):
     """On whose behalf a call is made. The gateway appends every attempt to `calls`, also failed ones,
 
     so that a trace can be read when a run fails or is cancelled. `deadline` is on the monotonic clock;
@@ -319,9 +319,9 @@ class CallContext:
     the keys under which replies of this run are kept, in case they turn out to be of no use. `trace` is
     the execution's span while requests are traced. `step` is that of a pipeline. Whoever `snoozes` waits out rate
     limits by itself, without holding up anything. `admission` is waited for before each attempt: it does not return
-    to a process that has lost what it works on. `sink` is told the text of attempts while it comes; an answer that
-    nobody was asked for, from a cache or an identical call, is not told to it. `waiting` counts how long a
-    program in a pool waits for the gateway, whatever that waits for itself.
+    to a process that has lost what it works on. `cap` limits what the work may cost that the call belongs to. `sink` is
+    told the text of attempts while it comes; an answer that nobody was asked for, from a cache or an identical call, is
+    not told to it. `waiting` counts how long a program in a pool waits for the gateway, whatever that waits for itself.
     """
 
     execution_id: str
@@ -338,9 +338,10 @@ class CallContext:
     trace: TraceContext | None = None
     step: str | None = None
     snoozes: bool = False
-    admission: Callable[[], Awaitable[None]] | None = field(default=None, compare=False, repr=False)
-    sink: TextSink | None = field(default=None, compare=False, repr=False)
-    waiting: Waiting | None = field(default=None, compare=False, repr=False)
+    admission: Callable[[], Awaitable[None]] | None = None
+    cap: Cap | None = None
+    sink: TextSink | None = None
+    waiting: Waiting | None = None
     calls: list[LanguageModelCall] = field(default_factory=list)
     cached: list[str] = field(default_factory=list)
 

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
+
+from msgspec.structs import replace
 
 from dspex.configuration.models import ModelSettings
 from dspex.gateway.pipeline import Completion, CompletionStep, Embedding, EmbeddingStep, Passage, compose
@@ -110,6 +111,11 @@ class LanguageModelGateway:
         """The provider's model and address behind an alias; None for one that the registry lacks."""
         settings = self._settings.get(alias)
         return None if settings is None else (settings.model, settings.api_base)
+
+    @property
+    def models(self) -> dict[str, tuple[str, str | None]]:
+        """What each alias stands for; see `stands_for`."""
+        return {alias: (settings.model, settings.api_base) for alias, settings in self._settings.items()}
 
     def _unknown(self, model: str) -> Missing:
         known = ", ".join(sorted(self._settings)) or "none"

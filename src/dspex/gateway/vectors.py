@@ -4,8 +4,9 @@ import hashlib
 import math
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Self
+
+from msgspec import Struct
 
 from dspex.configuration.models import EmbeddingSettings
 from dspex.gateway.pipeline import Embedding
@@ -17,8 +18,7 @@ _VERSION = 1
 NUMBER_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class KeptVector:
+class KeptVector(Struct, frozen=True):
     """The vector of one text. `cost_usd` is its share of what was paid for it, None when that is not known."""
 
     vector: bytes

@@ -15,8 +15,9 @@ An error carries a *kind*, never a transport status: each interface maps kinds i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar
+
+from msgspec import Struct
 
 Kind = Literal[
     "invalid",
@@ -31,8 +32,7 @@ Kind = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """One bad spot in what the caller sent: `pointer` is a JSON pointer (RFC 6901), `code` is stable."""
 
     pointer: str

@@ -4,8 +4,9 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from dspex.kit.errors import Invalid, Problem
 
@@ -14,8 +15,7 @@ MAX_LIMIT = 200
 DEFAULT_LIMIT = 50
 
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
+class Page(Struct, Generic[T], frozen=True):
     """`next_cursor` is None on the last page."""
 
     data: tuple[T, ...]

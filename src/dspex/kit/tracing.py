@@ -1,16 +1,16 @@
 """Where a piece of work stands in a distributed trace, as W3C Trace Context has it."""
 
 import re
-from dataclasses import dataclass
 from random import getrandbits
+
+from msgspec import Struct
 
 HEADER = "traceparent"
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
+class TraceContext(Struct, frozen=True):
     """One span's place: ids in lower-case hex. `parent_id` is None at the root; `sampled` travels along."""
 
     trace_id: str

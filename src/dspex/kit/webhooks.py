@@ -1,12 +1,12 @@
 """Messages to somebody else's address: alerts, and later completed jobs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Webhook:
+
+class Webhook(Struct, frozen=True):
     """`secret_env` names the variable of the signing secret; without it nothing is signed.
 
     Private addresses are refused unless `allow_private`.

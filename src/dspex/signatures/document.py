@@ -9,8 +9,9 @@ their order is part of the prompt.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.kit.errors import Invalid, Problem
 from dspex.signatures.constraints import CONSTRAINTS

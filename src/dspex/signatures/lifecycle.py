@@ -3,9 +3,11 @@
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.kit.errors import Conflict, Invalid, Problem
 from dspex.signatures.document import signature_to_document
@@ -15,8 +17,7 @@ _NEXT: Final[dict[SignatureStatus, SignatureStatus]] = {"draft": "active", "acti
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-@dataclass(frozen=True, slots=True)
-class RegisteredSignature:
+class RegisteredSignature(Struct, frozen=True):
     """One immutable version; only its status moves. `version` counts from 1 within (project, name)."""
 
     project: str

@@ -1,7 +1,8 @@
 """A signature: the typed contract of a program."""
 
-from dataclasses import dataclass
 from typing import Any, Final, Literal
+
+from msgspec import Struct
 
 from dspex.signatures.types import Constraint, FieldType
 
@@ -21,8 +22,7 @@ class Unset:
 UNSET: Final = Unset()
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(Struct, frozen=True):
     """One input or output.
 
     `constraints` are pairs such as ("ge", 0), with the names pydantic gives them: gt, ge, lt, le,
@@ -42,8 +42,7 @@ class Field:
         return self.default is not UNSET
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True):
     """Instructions, ordered inputs, ordered outputs. `instructions` None lets DSPy write its default."""
 
     inputs: tuple[Field, ...]

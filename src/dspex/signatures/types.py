@@ -5,50 +5,45 @@ type to exactly one Python annotation, the one DSPy is given; that mapping is wh
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 ScalarName = Literal["str", "int", "float", "bool", "any", "date", "datetime", "none"]
 Constraint = int | float | str
 
 
-@dataclass(frozen=True, slots=True)
-class Scalar:
+class Scalar(Struct, frozen=True):
     """A type without parts."""
 
     name: ScalarName
 
 
-@dataclass(frozen=True, slots=True)
-class ListOf:
+class ListOf(Struct, frozen=True):
     """Any number of one type."""
 
     item: "FieldType"
 
 
-@dataclass(frozen=True, slots=True)
-class DictOf:
+class DictOf(Struct, frozen=True):
     """Keys are strings."""
 
     value: "FieldType"
 
 
-@dataclass(frozen=True, slots=True)
-class UnionOf:
+class UnionOf(Struct, frozen=True):
     """Two or more options, order kept; `Optional[T]` is `UnionOf((T, Scalar("none")))`."""
 
     options: tuple["FieldType", ...]
 
 
-@dataclass(frozen=True, slots=True)
-class LiteralOf:
+class LiteralOf(Struct, frozen=True):
     """One of the values, told apart by type as well: 1 is not True."""
 
     values: tuple[str | int | bool, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectField:
+class ObjectField(Struct, frozen=True):
     """A member of an object."""
 
     name: str
@@ -66,8 +61,7 @@ class ObjectField:
         return union_of([self.type, NONE])
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectOf:
+class ObjectOf(Struct, frozen=True):
     """A nested object; becomes a pydantic model called `name`. Unknown members are ignored, as DSPy does."""
 
     name: str
@@ -75,22 +69,19 @@ class ObjectOf:
     description: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Embedding:
+class Embedding(Struct, frozen=True):
     """A list of floats, of exactly `dimensions` numbers when given."""
 
     dimensions: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Probability:
+class Probability(Struct, frozen=True):
     """A float from 0 to 1. `spelling` keeps the word the author used."""
 
     spelling: Literal["probability", "confidence_score"] = "probability"
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningChain:
+class ReasoningChain(Struct, frozen=True):
     """A list of reasoning steps, each a string."""
 
 

@@ -6,8 +6,9 @@ a module when its bases lead to one of DSPy's through this project's files.
 
 import ast
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 # DSPy's module classes by their public names.
 DSPY_MODULES = frozenset(
@@ -29,8 +30,7 @@ DSPY_MODULES = frozenset(
 MOST_BYTES = 5_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class FoundModule:
+class FoundModule(Struct, frozen=True):
     """`reference` is "package.module:Class"; `gateways` are the names in its attribute `gateway`."""
 
     name: str
@@ -38,8 +38,7 @@ class FoundModule:
     gateways: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _File:
+class _File(Struct):
     """What a file's top level says: its classes, and where other names come from (module, and name in it)."""
 
     classes: dict[str, ast.ClassDef] = field(default_factory=dict)

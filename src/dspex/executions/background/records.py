@@ -1,16 +1,17 @@
 """What a background execution needs besides its own record."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from dspex.configuration.caching import CachePolicy
 from dspex.executions.predictions import Adhoc
 from dspex.executions.requests import PredictionRequest
+from dspex.kit.records import asdict
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """`version` was the deployed one when it was asked for; `adhoc` instead for a signature without a program.
 
     `traceparent` is the span of the request.

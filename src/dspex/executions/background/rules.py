@@ -1,8 +1,9 @@
 """How an execution follows its job: pure decisions."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.executions.records import Execution, ExecutionError
 from dspex.jobs.records import Again, Completed, Failed, Job, JobError, Outcome

@@ -1,7 +1,8 @@
 """Background executions as jobs."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dspex.access.service import Keys
 from dspex.executions.background.ports import BackgroundStore

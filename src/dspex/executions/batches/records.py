@@ -1,8 +1,9 @@
 """Batches: one program, many inputs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from dspex.configuration.caching import CachePolicy
 from dspex.executions.records import Execution
@@ -10,8 +11,7 @@ from dspex.executions.records import Execution
 ItemState = Literal["completed", "failed", "cancelled"]
 
 
-@dataclass(frozen=True, slots=True)
-class BatchItem:
+class BatchItem(Struct, frozen=True):
     """One input, at its place in what was sent, from 1. It is, or will be, run as the execution of that id.
 
     `state` is None until it ended. `error` is {"kind", "code", "message", "problems"} where nothing could be run.
@@ -24,16 +24,14 @@ class BatchItem:
     error: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchResult:
+class BatchResult(Struct, frozen=True):
     """`execution` is None until the item ended, and when its inputs do not fit."""
 
     item: BatchItem
     execution: Execution | None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchOptions:
+class BatchOptions(Struct, frozen=True):
     """`concurrency` is how many items run at once, at most the node's own limit."""
 
     version: int | None = None
@@ -45,8 +43,7 @@ class BatchOptions:
     webhook: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BatchBounds:
+class BatchBounds(Struct, frozen=True):
     """How many items a batch may have, and how many of them run at once."""
 
     items: int

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.access.records import Principal
 from dspex.access.service import Keys
@@ -24,6 +26,7 @@ from dspex.jobs.rules import ATTEMPTS
 from dspex.kit import json
 from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Exhausted, Unavailable
+from dspex.kit.records import asdict
 from dspex.kit.tracing import parse_traceparent
 
 FLUSH_S = 0.5
@@ -55,8 +58,7 @@ class BatchHandler:
         return Completed({"completed": running.completed, "failed": running.failed})
 
 
-@dataclass(frozen=True, slots=True)
-class _Standing:
+class _Standing(Struct, frozen=True):
     """What holds for all items, as it was read at a monotonic time."""
 
     principal: Principal

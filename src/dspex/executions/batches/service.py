@@ -1,7 +1,6 @@
 """Taking batches, and what came of them."""
 
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 from typing import Any
 
 from dspex.access.records import Principal
@@ -16,6 +15,7 @@ from dspex.kit import json
 from dspex.kit.clock import Clock
 from dspex.kit.errors import Invalid, Missing, Problem
 from dspex.kit.ids import new_id
+from dspex.kit.records import asdict
 
 KIND = "batch"
 QUEUE = "default"

@@ -1,15 +1,15 @@
 """Feedback on an execution."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
+
+from msgspec import Struct
 
 Only = Literal["corrections", "feedback", "all"]
 
 
-@dataclass(frozen=True, slots=True)
-class Feedback:
+class Feedback(Struct, frozen=True):
     """One judgement; an execution may have several, of which the newest word on each member counts.
 
     `score` is finite, higher is better. `correction` has outputs as they should have been. `key_id` is whose.
@@ -26,8 +26,7 @@ class Feedback:
     key_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ExampleFilter:
+class ExampleFilter(Struct, frozen=True):
     """Which executions become rows; every member given must hold. `since` is inclusive, `until` exclusive."""
 
     program: str

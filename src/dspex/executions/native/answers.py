@@ -3,9 +3,10 @@
 import json
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+
+from msgspec import Struct
 
 from dspex.executions.errors import AdapterParseError, OutputTooLarge, UnreadableReply
 from dspex.executions.native.parsing import ReplyParser
@@ -27,8 +28,7 @@ _ERRORS: dict[str, type[DspexError]] = {
 _UTF8 = ("utf-8", "surrogatepass")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """The outputs as JSON values, their size in bytes, and which constraints they break that DSPy does not enforce.
 
     `values` are the typed outputs, where they were read in this process.
@@ -37,7 +37,7 @@ class Answer:
     outputs: Mapping[str, Any]
     size: int
     violations: tuple[Mapping[str, str], ...] = ()
-    values: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    values: Mapping[str, Any] | None = None
 
 
 def judged(values: Mapping[str, Any], checker: OutputChecker, output_bytes: int) -> Answer:

@@ -3,9 +3,9 @@
 import copy
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
+from msgspec import Struct
 from pydantic import ValidationError
 
 from dspex.executions.errors import AdapterParseError, UnreadableReply
@@ -19,8 +19,7 @@ _ERRORS_TOLD = 20
 REQUIRED: Any = object()
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(Struct, frozen=True):
     """One output field: how to parse it, and what it is when the reply lacks it (REQUIRED: an error)."""
 
     name: str
@@ -28,8 +27,7 @@ class Output:
     when_absent: Any = REQUIRED
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyParser:
+class ReplyParser(Struct, frozen=True):
     """Parses the replies of one adapter.
 
     `parse` raises AdapterParseError, which names what is wrong, or UnreadableReply, which no fallback mends.

@@ -1,9 +1,10 @@
 """A compiled pipeline, made ready to run: each step a compiled program."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import replace
 from pydantic import TypeAdapter
 
 from dspex.executions.native.answers import Answer
@@ -18,8 +19,7 @@ from dspex.signatures.types import STR
 from dspex.signatures.validation import OutputChecker
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledStep:
+class CompiledStep(Struct, frozen=True):
     """`outputs` and `checker` are what replies are read by; `defaults` are typed values of inputs, `texts` the names of
 
     those that are text.
@@ -51,8 +51,7 @@ class CompiledStep:
         return {name: self.forms[name].validate_python(value) for name, value in outputs.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledPipeline:
+class CompiledPipeline(Struct, frozen=True):
     """Shared by all requests."""
 
     plan: Pipeline

@@ -4,8 +4,10 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import fields, replace
 
 from dspex.executions.native.parsing import REQUIRED, Output, ReplyParser
 from dspex.executions.native.prompts import Template
@@ -23,8 +25,7 @@ from dspex.signatures.types import allows_none
 _ODD_NUMBER = re.compile(r"NaN|Infinity|[eE]\+?\d{3}|(?<!\d)\d{309}")
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(Struct, frozen=True):
     """One attempt: the chat adapter, or JSON. A later stage runs when the reply of the one before is unusable.
 
     With `finite_only` a reply that is JSON may hold no NaN and no infinity: DSPy's client reads such replies
@@ -42,8 +43,7 @@ class Stage:
         return read(self.parser, text, repair, finite_only=self.finite_only)
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledProgram:
+class CompiledProgram(Struct, frozen=True):
     """Shared by all requests. `parameters` are the LM options a request may override; `rollout_id`, which is
 
     never sent, is always taken. `outputs` are as in the document: parsers are built from them elsewhere too.

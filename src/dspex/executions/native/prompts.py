@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from pydantic import TypeAdapter
 
 from dspex.executions.errors import UnsupportedInput
@@ -17,8 +17,7 @@ _PLAIN = (str, int, float, bool, type(None))
 _adapters: dict[type, TypeAdapter[Any]] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(Struct, frozen=True):
     """One stage's prompt: the static messages, the text before each input's value, the text at the end."""
 
     messages: tuple[Message, ...]

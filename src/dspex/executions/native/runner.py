@@ -1,8 +1,9 @@
 """One native run: each stage in turn until a reply can be used."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.executions.errors import AdapterParseError
 from dspex.executions.native.answers import Answer

@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.gateway.errors import LMError, LMTimeoutError
 from dspex.gateway.facts import LanguageModelCalled
@@ -32,8 +34,7 @@ CANCELLED: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Started:
+class _Started(Struct, frozen=True):
     """When and under which span an attempt began."""
 
     at: datetime

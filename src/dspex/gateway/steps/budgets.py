@@ -23,20 +23,25 @@ class Budgets:
 
     async def __call__(self, passage: Passage[Q, R], *, proceed: Proceed[Q, R]) -> R:
         """Raises Exhausted (code budget_exhausted), Invalid (code budget_needs_price), and what the ledger raises."""
-        owners = _owners(passage.context)
-        if not owners:
+        owners, cap = _owners(passage.context), passage.context.cap
+        if not owners and cap is None:
             return await proceed(passage)
         usage = estimate(passage.request)
         whole = await self._dearest(passage, usage)
         prompt = await self._dearest(passage, Usage(usage.input_tokens, 0, usage.input_tokens))
-        reserved = await self._leases.reserve(owners, nanodollars(whole))
         apart = CallsApart(passage)
+        if cap is not None:
+            await cap.reserve(whole)
         try:
-            with apart:
-                return await proceed(apart.passage)
+            reserved = await self._leases.reserve(owners, nanodollars(whole))
+            try:
+                with apart:
+                    return await proceed(apart.passage)
+            finally:
+                self._leases.settle(reserved, nanodollars(_cost(apart, whole, prompt)))
         finally:
-            cost = cost_of(apart.calls, whole=whole, prompt=prompt)
-            self._leases.settle(reserved, nanodollars(cost))
+            if cap is not None:
+                await cap.settle(whole, _cost(apart, whole, prompt))
 
     async def _dearest(self, passage: Passage[Q, R], usage: Usage) -> float:
         """What such a call costs at most, whichever of its models answers."""
@@ -68,6 +73,10 @@ def cost_of(calls: Sequence[LanguageModelCall], *, whole: float, prompt: float) 
         elif given_up(call):
             total += prompt
     return total
+
+
+def _cost(apart: CallsApart[Q, R], whole: float, prompt: float) -> float:
+    return cost_of(apart.calls, whole=whole, prompt=prompt)
 
 
 def _owners(context: CallContext) -> list[Owner]:

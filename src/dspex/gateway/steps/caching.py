@@ -3,9 +3,10 @@
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from typing import Any, Self
+
+from msgspec.structs import fields, replace
 
 from dspex.gateway.answers import Answers, Found, KeptAsJson
 from dspex.gateway.pipeline import Completion, ProceedCompletion
@@ -19,8 +20,7 @@ _options = attrgetter(*(one.name for one in fields(Options)))
 _dialect = attrgetter(*(one.name for one in fields(Dialect)))
 
 
-@dataclass(frozen=True, slots=True)
-class KeptReply(KeptAsJson):
+class KeptReply(KeptAsJson, frozen=True):
     """A full answer of a model. `cost_usd` is what it cost when it was made."""
 
     text: str
@@ -29,9 +29,6 @@ class KeptReply(KeptAsJson):
     cost_usd: float | None
     refusal: str | None = None
     simulated: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        return {one: getattr(self, one) for one in _KEPT}
 
     @classmethod
     def from_json(cls, document: Any) -> Self | None:

@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dspex.gateway.answers import Answers, Found
 from dspex.gateway.errors import LMUnexpectedError

@@ -1,8 +1,7 @@
 """Another model answers when the one that was asked can't."""
 
-from dataclasses import replace
-
 import structlog
+from msgspec.structs import replace
 
 from dspex.gateway.errors import LMError
 from dspex.gateway.fallback import rewritten

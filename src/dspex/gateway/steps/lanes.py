@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from dspex.configuration.models import ModelSettings
 from dspex.configuration.resilience import LaneSettings
@@ -16,8 +17,7 @@ _Slot = asyncio.Future[None]
 RETRY_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Occupancy:
+class Occupancy(Struct, frozen=True):
     """Calls of one lane to one model."""
 
     in_flight: int

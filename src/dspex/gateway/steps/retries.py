@@ -3,7 +3,8 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dspex.gateway.backoff import RetryBudget, wait_s
 from dspex.gateway.errors import BreakerOpen, LaneFull, LMError, LMRateLimitError, LMTimeoutError

@@ -1,8 +1,10 @@
 """Identical calls at the same time are made once."""
 
 import asyncio
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from dspex.gateway.errors import LMError, LMTimeoutError
 from dspex.gateway.pipeline import Passage, Proceed, Q, R
@@ -17,8 +19,7 @@ SLACK_S = 0.02
 LONGER_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Landed:
+class _Landed(Struct, frozen=True):
     """What became of a call. Neither reply nor error: whoever led it gave it up. Its key says of which kind it is."""
 
     reply: Any = None
@@ -26,8 +27,7 @@ class _Landed:
     error: DspexError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Flight:
+class _Flight(Struct, frozen=True):
     """A call that others wait for."""
 
     leader: CallContext
