@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from dspex.configuration.caching import CacheBounds, CacheSettings
 from dspex.configuration.settings import Settings
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from dspex.providers.redis.link import RedisLink
 
 
-@dataclass(frozen=True, slots=True)
-class OpenCaches:
+class OpenCaches(Struct, frozen=True):
     """The caches of a node, by what they keep."""
 
     replies: Answers[KeptReply]

@@ -21,6 +21,7 @@ class _Application:
         # Where the configuration is: states that DSPy saved are named from there.
         self._directory = Path()
         self._path: Path | None = None
+        self._loaded = False
 
     def serve(self, file: Path | None, overrides: Mapping[str, Any]) -> None:
         # Nothing that starting makes is garbage: collecting meanwhile would cost a tenth of the start.
@@ -41,7 +42,11 @@ class _Application:
         settings, path = load_settings(file, **overrides)
         self._directory = path.parent if path else Path()
         self._path = path
+        self._loaded = True
         return settings, path
+
+    def without_file(self) -> bool:
+        return self._loaded and self._path is None
 
     def open_services(self, settings: Settings) -> AbstractAsyncContextManager[Services]:
         from dspex.application.observing import hide_secrets

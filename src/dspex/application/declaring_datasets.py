@@ -12,7 +12,7 @@ from dspex.configuration.settings import DatasetEntry, Settings
 from dspex.datasets.columns import columns_of
 from dspex.datasets.records import NewDataset
 from dspex.datasets.rules import format_of
-from dspex.datasets.service import Datasets
+from dspex.datasets.service import Datasets, loaded_from
 from dspex.kit.errors import DspexError, Invalid, Missing
 
 log = structlog.get_logger(__name__)
@@ -22,6 +22,8 @@ async def declare_datasets(
     datasets: Datasets, settings: Settings, project: str, directory: Path, audit: Audit
 ) -> None:
     """Loads the files that are not the latest version of their dataset already; nothing is ever deleted.
+
+    A row that was deleted from what a file gave stays away until the file changes.
 
     Raises Invalid that names the dataset for a file that is not there, or has bad rows.
     """
@@ -55,7 +57,7 @@ async def _declare(datasets: Datasets, entry: DatasetEntry, project: str, path: 
                 latest = await datasets.get(project, entry.name)
             except Missing:
                 latest = None
-            if latest is not None and (latest.kind, latest.origin) == (entry.kind, origin):
+            if latest is not None and (latest.kind, loaded_from(latest)) == (entry.kind, origin):
                 return
             file.seek(0)
             new = NewDataset(entry.name, entry.kind, entry.description, origin=origin)

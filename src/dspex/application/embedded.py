@@ -103,8 +103,8 @@ class Embedded:
             return await predicting
 
         execution = self._runner.run(wait())
-        # Between answers nothing runs here that could see that an alert is over.
-        self._open.observed.alerts.look()
+        # Between answers nothing runs here that could see what is wrong, or that it is over.
+        self._runner.run(self._open.observed.alerts.look())
         return presenters.prediction(execution)
 
     @property

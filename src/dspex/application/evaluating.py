@@ -18,7 +18,7 @@ from dspex.evaluations.scoring import (
     SimilarityScorer,
 )
 from dspex.executions.embedding import Embeddings
-from dspex.executions.ports import Keeper
+from dspex.executions.ports import Keeper, cap_of
 from dspex.executions.predictions import Predictions
 from dspex.gateway.ports import Prices
 from dspex.gateway.records import Usage
@@ -79,6 +79,10 @@ class Metrics:
             )
         return name
 
+    async def check_code(self, metric: MetricSpec, principal: Principal) -> None:
+        if metric.reference is not None:
+            await self._python.check(metric, principal, choose_model(self._models, None))
+
     async def priced(self, model: str) -> bool:
         return await self._prices.cost(model, Usage(1, 1, 2), None) is not None
 
@@ -94,7 +98,9 @@ class Metrics:
                 return JudgeScorer(metric, evaluation.id, judge, self._predictions, keeper, evaluation.cache)
             case "semantic_similarity":
                 model = self._embedder(metric)
-                return SimilarityScorer(metric, evaluation.id, model, self._embeddings, evaluation.cache)
+                return SimilarityScorer(
+                    metric, evaluation.id, model, self._embeddings, evaluation.cache, cap_of(keeper)
+                )
             case "python":
                 lm = choose_model(self._models, None)
 

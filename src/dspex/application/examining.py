@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from dspex.application.declaring import definition_of, signatures_in_python
+from dspex.application.model_keys import without_key
 from dspex.configuration.loading import load_settings
-from dspex.configuration.models import ModelSettings
 from dspex.configuration.settings import Settings
 from dspex.interfaces.cli.ports import Finding
 from dspex.kit.errors import DspexError
 from dspex.providers.compiler import SubprocessCompiler
-from dspex.providers.language_models.chat_providers import chat_provider
 from dspex.providers.python_code import code_digest
 
 _LEAST_PYTHON = (3, 11)
@@ -70,28 +69,17 @@ def _dspy_cli(settings: Settings) -> Iterator[Finding]:
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
+    missing = dict(without_key(settings))
     for alias, model in settings.models.registry.items():
         subject = f"model {alias}"
         if model.model.startswith("simulator/"):
             advice = "Set a real model under `models` in dspex.yaml."
             yield Finding(subject, "warning", "answers are simulated", advice if settings.simulated else None)
-        elif (names := _keys(model)) and not any(map(_is_set, names)):
+        elif names := missing.get(alias):
             advice = f"Export {names[0]}, or put it into .env."
             yield Finding(subject, "failed", f"{' or '.join(names)} is not set", advice)
         else:
             yield Finding(subject, "ok", model.model)
-
-
-def _keys(model: ModelSettings) -> tuple[str, ...]:
-    """The variables of which one must hold the model's key; none for a server of one's own."""
-    if model.env is not None:
-        return (model.env,)
-    provider = chat_provider(model.model)
-    return provider.keys if provider is not None and model.api_base is None else ()
-
-
-def _is_set(name: str) -> bool:
-    return bool(os.environ.get(name) or os.environ.get(f"{name}_FILE"))
 
 
 def _programs(settings: Settings, directory: Path) -> Iterator[Finding]:

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from dspex.application.caches import OpenCaches, open_caches
 from dspex.configuration.settings import Settings
@@ -29,8 +30,7 @@ from dspex.providers.memory.rate_limiter import MemoryRateLimiter
 from dspex.storage.opening import Database
 
 
-@dataclass(frozen=True, slots=True)
-class GatewayParts:
+class GatewayParts(Struct, frozen=True):
     """What the steps of the gateway are made of, once for each process."""
 
     clock: Clock

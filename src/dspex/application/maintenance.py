@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import structlog
+from msgspec import Struct
 
 from dspex.access.ports import AuditStore
 from dspex.configuration.settings import Retention
@@ -36,8 +36,7 @@ UPLOAD_KEPT = timedelta(days=1)
 SIGNAL_KEPT = timedelta(hours=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Chore:
+class Chore(Struct, frozen=True):
     """Something done again and again, and once more at the end. Raises DspexError when it has to wait."""
 
     work: Callable[[], Awaitable[None]]

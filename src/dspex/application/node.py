@@ -7,10 +7,10 @@ import signal
 import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from msgspec import Struct
 
 from dspex.access.records import CLI, DEFAULT_PROJECT, LOCAL, Author
 from dspex.application.declaring import declare
@@ -42,8 +42,7 @@ LOOK_AGAIN_S = 30.0
 DEFECT = Internal("Reloading failed by a defect; the log says more.")
 
 
-@dataclass(slots=True)
-class _Running:
+class _Running(Struct):
     """What answers at the moment; `stack` closes it. `requests` are those under way."""
 
     settings: Settings

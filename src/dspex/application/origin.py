@@ -1,16 +1,16 @@
 """Which file declares programs, as they remember it: two files on one database must not take each other's away."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from dspex.application.source import Source
 from dspex.configuration.settings import Settings
 from dspex.storage.sqlite.file import is_sqlite, path_of
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(Struct, frozen=True):
     """`name` is the file's, from `base`; empty without a file. What the file names lies in `directory`."""
 
     directory: Path

@@ -19,6 +19,7 @@ from dspex.application.banner import announce
 from dspex.application.foundation import open_foundation
 from dspex.application.hardening import forbid_inspection, stop_with_parent
 from dspex.application.inheritance import Environment, Inheritance, inherit
+from dspex.application.model_keys import warn_of_missing_keys
 from dspex.application.node import Node
 from dspex.application.observing import hide_secrets, make_metrics_directory
 from dspex.application.origin import origin_of
@@ -177,6 +178,7 @@ def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
     check_exposure(settings)
     hide_secrets(settings)
     configure_logs(settings.log_level, settings.log_format)
+    warn_of_missing_keys(settings)
     check_pool_users(settings, source)
     options: dict[str, Any] = {
         "log_config": None,

@@ -2,16 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from dspex.configuration.loading import hand_down, load_settings, take_up
 from dspex.configuration.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """`file` as it was named on the command line, and what else was said there. Paths in it start at `directory`.
 
     `path` is the file that was read, also when none was named; None without any.

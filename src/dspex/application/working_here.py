@@ -38,8 +38,10 @@ class WorkingHere:
         self._settings = settings
         self._origin = origin
 
-    async def declare(self) -> None:
+    async def declare(self, project: str) -> None:
         """As a server does when it starts. Raises Invalid for mistakes in the file."""
+        if project != DEFAULT_PROJECT:
+            return
         foundation = self._foundation
         await declare_datasets(foundation, self._settings, self._origin.directory)
         await declare(
@@ -88,6 +90,21 @@ class WorkingHere:
             await asyncio.wait([beating, stopping])
             with suppress(DspexError):
                 await database.nodes.leave(node)
+
+    async def elsewhere(self, project: str, job_id: str) -> str | None:
+        """`interfaces.cli.ports.WorkingHere.elsewhere`; to be asked when `finish` has given the job back."""
+        foundation = self._foundation
+        job = await foundation.jobs.get(project, job_id)
+        if job.state in ENDED or job.state == "paused":
+            return None
+        alive = await foundation.database.nodes.alive(beat_after=foundation.clock.now() - DEAD_AFTER)
+        if job.state == "running" and job.node != foundation.node and job.node in alive:
+            return job.node
+        workers = [one for one in alive if one.startswith(WORKER)]
+        if not workers and self._settings.jobs.workers:
+            # A node that serves starts workers when it sees that a job waits.
+            workers = [one for one in alive if not one.startswith(KIND)]
+        return " or ".join(workers) or None
 
     async def _due(self, job: Job) -> Job | None:
         """The job, if nobody else would do it now."""

@@ -3,8 +3,9 @@
 import asyncio
 from array import array
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from dspex.evaluations import errors, statistics
 from dspex.evaluations.ports import EvaluationReader
@@ -29,8 +30,7 @@ def check_comparable(a: Evaluation, b: Evaluation) -> None:
         )
 
 
-@dataclass(slots=True)
-class _Paired:
+class _Paired(Struct):
     """What the examples that both have a score of add up to. A win is b's."""
 
     differences: "array[float]" = field(default_factory=lambda: array("d"))

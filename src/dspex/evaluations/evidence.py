@@ -1,7 +1,8 @@
 """What an evaluation says of a version that is to take another one's place."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from dspex.evaluations.records import Numbers
 
@@ -9,8 +10,7 @@ from dspex.evaluations.records import Numbers
 MOST_UNKNOWN = 0.05
 
 
-@dataclass(slots=True)
-class Evidence:
+class Evidence(Struct):
     """Takes results one by one.
 
     An example on which the program failed counts as 0, unlike in a report's mean: who asks gets no answer there. What

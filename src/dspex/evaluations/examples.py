@@ -1,11 +1,14 @@
 """One example: run, tried again where that helps, scored."""
 
 import asyncio
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.access.records import Principal
 from dspex.datasets.records import Row
 from dspex.evaluations import rules
+from dspex.evaluations.budget import Cap
 from dspex.evaluations.metrics.errors import MetricFailed
 from dspex.evaluations.records import Evaluation, ExampleFailure, ExampleResult
 from dspex.evaluations.scoring import Answered, Scorer
@@ -35,11 +38,10 @@ class Later(Exception):
 
 
 class Spent(Exception):
-    """The budget of the key or of the program is used up."""
+    """The budget of the evaluation, the key or the program is used up."""
 
 
-@dataclass(slots=True)
-class _Took:
+class _Took(Struct):
     """What was done for an example so far."""
 
     cost_usd: float | None = 0.0
@@ -58,9 +60,10 @@ class Keeping:
     A record that is lost with its process costs another run of its example, no more.
     """
 
-    def __init__(self, recorder: Recorder, run: Run) -> None:
+    def __init__(self, recorder: Recorder, run: Run, cap: Cap | None) -> None:
         self._recorder = recorder
         self._run = run
+        self.cap = cap
 
     async def own(self) -> None:
         await self._run.own()
@@ -136,6 +139,8 @@ class Examples:
         while True:
             if known is not None:
                 execution, known = known, None
+                if self._keeper.cap is not None:
+                    self._keeper.cap.count(rules.cost_of(execution) or 0.0)
             else:
                 try:
                     execution = await self._predictions.run(runnable, request)
@@ -197,7 +202,7 @@ class _Trying:
         """False when it is over; else after a wait. Raises Later for a long one, Spent."""
         if error is None:
             return False
-        if error.code == rules.SPENT:
+        if error.code in rules.SPENT:
             raise Spent
         wait_s = snooze_s(error)
         if wait_s is not None:
@@ -215,7 +220,7 @@ class _Trying:
 
     async def patiently(self, error: DspexError) -> None:
         """Waits out what is no fault of anybody's, for as long as the job is ours."""
-        if error.code == rules.SPENT:
+        if error.code in rules.SPENT:
             raise Spent
         if self._run.stopping:
             raise Later(0.0, recorded_error(error))

@@ -1,8 +1,9 @@
 """What evaluations need from outside."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from dspex.evaluations.metrics.errors import MetricFailed
 from dspex.evaluations.metrics.records import Score
@@ -83,8 +84,7 @@ class EvaluationStore(EvaluationReader, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class MetricCase:
+class MetricCase(Struct, frozen=True):
     """One example to be scored, as JSON."""
 
     inputs: Mapping[str, Any]
@@ -92,8 +92,7 @@ class MetricCase:
     outputs: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class MetricTask:
+class MetricTask(Struct, frozen=True):
     """Examples for a metric in Python. `code` is the digest of its files, `lm` what its own `dspy.LM` calls go to:
 
     {"alias", "model", "options"}. `limit_s` is for each example. `id` names what it is done for.

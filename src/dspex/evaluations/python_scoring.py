@@ -1,12 +1,15 @@
 """Metrics in Python, on the account of their evaluation."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+
+import structlog
 
 from dspex.access.records import Principal
 from dspex.configuration.pools import GENERAL
 from dspex.evaluations.metrics.errors import MetricFailed
-from dspex.evaluations.metrics.records import Score
+from dspex.evaluations.metrics.records import MetricSpec, Score
 from dspex.evaluations.ports import MetricCase, MetricPools, MetricTask
 from dspex.evaluations.records import Evaluation
 from dspex.evaluations.scoring import Answered, Scoring
@@ -16,19 +19,22 @@ from dspex.executions.errors import WorkerDied
 from dspex.executions.outcomes import recorded_error
 from dspex.executions.pool_host import Host
 from dspex.executions.pooled import PooledProgram
-from dspex.executions.ports import Keeper
+from dspex.executions.ports import Keeper, cap_of
 from dspex.executions.records import Execution
 from dspex.executions.steps import NO_STEPS
 from dspex.gateway.ports import Spellings
 from dspex.gateway.records import CACHED, CallContext
 from dspex.gateway.service import LanguageModelGateway
 from dspex.kit.clock import Clock
-from dspex.kit.errors import DspexError, Unavailable
+from dspex.kit.errors import DspexError, Invalid, Problem, Unavailable
 from dspex.kit.ids import new_id
 from dspex.programs.records import LanguageModelChoice
 from dspex.programs.rules import ADHOC
 from dspex.signatures.records import Signature
 
+log = structlog.get_logger(__name__)
+# How long whoever asks for an evaluation waits for a worker that looks at its metric.
+CHECK_S = 20.0
 # Waiting does not help: DSPy, or the pool, is not there.
 _FOR_GOOD = frozenset({"no_pool", "pool_missing"})
 
@@ -54,6 +60,25 @@ class PythonMetrics:
         self._spellings = spellings
         self._clock = clock
         self._node = node
+
+    async def check(self, metric: MetricSpec, principal: Principal, lm: LanguageModelChoice) -> None:
+        """Has a worker import the function. Raises Invalid (code bad_metric) with the reason why it can't be used.
+
+        Where no worker can look at it now, whoever scores with it finds out.
+        """
+        if metric.reference is None:
+            return
+        call = CallContext(new_id(), new_id(), principal, ADHOC, lane=LANE)
+        task = _task(metric, call, lm, ())
+        host = Host(_as_program(lm, task), call, self._gateway, self._spellings, NO_STEPS, None)
+        try:
+            async with asyncio.timeout(CHECK_S):
+                await self._pools.score(task, host)
+        except Invalid as error:
+            problem = Problem("/metric/reference", error.code, error.message)
+            raise Invalid(error.message, code=error.code, problems=[problem]) from None
+        except (TimeoutError, DspexError) as error:
+            log.info("metric_not_looked_at", metric=metric.reference, reason=str(error))
 
     async def run(
         self,
@@ -94,17 +119,9 @@ class PythonMetrics:
             cache=evaluation.cache or CACHED,
             snoozes=True,
             admission=keeper.own,
+            cap=cap_of(keeper),
         )
-        task = MetricTask(
-            id=call.execution_id,
-            project=evaluation.project,
-            request_id=evaluation.id,
-            reference=metric.reference or "",
-            code=metric.code,
-            lm={"alias": lm.alias, "model": lm.model, "options": dict(lm.options)},
-            limit_s=metric.limit_s,
-            cases=[MetricCase(one.inputs, one.expected, one.outputs) for one in group],
-        )
+        task = _task(metric, call, lm, [MetricCase(one.inputs, one.expected, one.outputs) for one in group])
         host = Host(_as_program(lm, task), call, self._gateway, self._spellings, NO_STEPS, None)
         at, started = self._clock.now(), self._clock.monotonic()
         try:
@@ -148,6 +165,21 @@ class PythonMetrics:
             metadata={"evaluation": evaluation.id},
             calls=tuple(one.to_json() for one in call.calls),
         )
+
+
+def _task(
+    metric: MetricSpec, call: CallContext, lm: LanguageModelChoice, cases: Sequence[MetricCase]
+) -> MetricTask:
+    return MetricTask(
+        id=call.execution_id,
+        project=call.principal.project,
+        request_id=call.request_id,
+        reference=metric.reference or "",
+        code=metric.code,
+        lm={"alias": lm.alias, "model": lm.model, "options": dict(lm.options)},
+        limit_s=metric.limit_s,
+        cases=cases,
+    )
 
 
 def _as_program(lm: LanguageModelChoice, task: MetricTask) -> PooledProgram:

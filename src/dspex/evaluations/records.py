@@ -1,9 +1,10 @@
 """Evaluations, what came of each example, and what the whole adds up to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
+
+from msgspec import Struct, field
 
 from dspex.configuration.caching import CachePolicy
 from dspex.evaluations.metrics.records import MetricSpec
@@ -18,12 +19,11 @@ ResultState = Literal["scored", "failed"]
 Order = Literal["position", "score"]
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Struct, frozen=True):
     """A version of a program over a version of a dataset, with a metric. Its job has its id.
 
-    `examples` is how many rows it runs, from the first; at most `concurrency` at once. No example is begun that could
-    pass `budget_usd`. `progress` is as of the last results written, `result` the report when it is over, or as far as
+    `examples` is how many rows it runs, from the first; at most `concurrency` at once. No call is made that could pass
+    `budget_usd`. `progress` is as of the last results written, `result` the report when it is over, or as far as
     it came. `error` says why it failed, or what it waits for while it is queued again. `author` is the key that asked
     for it, None for the operator.
     """
@@ -51,8 +51,7 @@ class Evaluation:
     error: JobError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ExampleFailure:
+class ExampleFailure(Struct, frozen=True):
     """Why an example has no score. `kind` and `code` as in `kit.errors`."""
 
     origin: Origin
@@ -61,8 +60,7 @@ class ExampleFailure:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class ExampleResult:
+class ExampleResult(Struct, frozen=True):
     """What came of one row of the dataset: a score, or a failure.
 
     `fields` are the scores that `score` is the mean of. What it took counts everything that was done for the example,
@@ -89,8 +87,7 @@ class ExampleResult:
         return "scored" if self.failure is None else "failed"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """An evaluation as it is asked for. `version` None is the deployed one, `dataset_version` None the latest."""
 
     program: str
@@ -104,8 +101,7 @@ class Wanted:
     cache: CachePolicy | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationFilter:
+class EvaluationFilter(Struct, frozen=True):
     """Every member given must hold."""
 
     program: str | None = None
@@ -113,16 +109,14 @@ class EvaluationFilter:
     status: EvaluationStatus | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ResultFilter:
+class ResultFilter(Struct, frozen=True):
     """`order` "score" has the lowest scores first and leaves out examples that have none."""
 
     state: ResultState | None = None
     order: Order = "position"
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
+class Numbers(Struct, frozen=True):
     """Of an example's result, what a report adds up."""
 
     position: int
@@ -135,8 +129,7 @@ class Numbers:
     tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(Struct, frozen=True):
     """The same example in two evaluations; None where one has not come to it."""
 
     position: int

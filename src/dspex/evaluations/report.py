@@ -4,8 +4,9 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from dspex.evaluations import statistics
 from dspex.evaluations.records import ExampleResult, Numbers, Origin
@@ -14,8 +15,7 @@ from dspex.evaluations.rules import added
 Stopped = Literal["budget", "cancelled", "failed"]
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(Struct):
     """A running count, of all results that are written or about to be."""
 
     examples: int
@@ -53,8 +53,7 @@ class Tally:
         }
 
 
-@dataclass(slots=True)
-class Report:
+class Report(Struct):
     """Takes results one by one; eight bytes each stay for what needs all of them."""
 
     examples: int

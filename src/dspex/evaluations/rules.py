@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.evaluations.records import Evaluation, ExampleFailure, Origin
 from dspex.executions.background.rules import snooze_s
@@ -34,7 +35,7 @@ _OF_PROGRAM = frozenset(
 )
 _MAY_PASS = frozenset({"unavailable", "timeout", "exhausted"})
 # The budget of the key or of the program is used up: no later example fares better.
-SPENT = "budget_exhausted"
+SPENT = frozenset({"budget_exhausted", "evaluation_budget"})
 
 
 def execution_id_of(evaluation_id: str, position: int) -> str:
@@ -57,7 +58,7 @@ def as_its_job(evaluation: Evaluation, job: Job) -> Evaluation:
 
 def may_pass(error: ExecutionError | None) -> bool:
     """Whether the same example may do better in a while, through no merit of the program."""
-    if error is None or error.code in _OF_PROGRAM or error.code == SPENT:
+    if error is None or error.code in _OF_PROGRAM or error.code in SPENT:
         return False
     return error.kind in _MAY_PASS
 

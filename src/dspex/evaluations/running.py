@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from dspex.access.records import Principal
 from dspex.access.service import Keys
 from dspex.datasets.ports import DatasetReader
 from dspex.datasets.records import Row
 from dspex.evaluations import errors, rules
+from dspex.evaluations.budget import Cap
 from dspex.evaluations.examples import Examples, Keeping, Later, Spent
 from dspex.evaluations.ports import EvaluationStore
 from dspex.evaluations.records import Evaluation, ExampleResult
@@ -75,8 +77,7 @@ class EvaluationHandler:
         return await _Stretch(self, run, evaluation).run()
 
 
-@dataclass(frozen=True, slots=True)
-class _Standing:
+class _Standing(Struct, frozen=True):
     """What holds for all examples, as it was read at a monotonic time."""
 
     principal: Principal
@@ -107,7 +108,9 @@ class _Stretch:
 
     async def run(self) -> Outcome:
         await self._remember()
-        keeping = Keeping(self._own.recorder, self._run)
+        budget = self._evaluation.budget_usd
+        cap = None if budget is None else Cap(budget, self._tally.spent_usd)
+        keeping = Keeping(self._own.recorder, self._run, cap)
         scorer = await self._own.metrics.scorer(self._evaluation, keeping)
         examples = Examples(self._evaluation, self._own.predictions, scorer, keeping, self._run)
         stopped: Stopped | None = "failed"
@@ -237,18 +240,21 @@ class _Stretch:
                 self._moved.set()
 
     async def _may_begin(self) -> bool:
-        """Whether another example may: what is spent, and the dearest one so far for each that runs and for it.
+        """Whether another example may; beside others only where the dearest so far fits for each of them and for it.
 
-        Until one that a model was asked for tells what that costs, they run one by one.
+        Until one that a model was asked for tells what that costs, they run one by one. What one alone may spend
+        `Cap` says, which knows what each call costs at most.
         """
-        budget = self._evaluation.budget_usd
+        budget, tally = self._evaluation.budget_usd, self._tally
         if budget is None:
             return True
-        while self._tally.dearest_usd is None and self._in_flight and not self._closing:
+        while self._in_flight and not self._closing and tally.spent_usd < budget:
+            expected = (self._in_flight + 1) * (tally.dearest_usd or 0.0)
+            if tally.dearest_usd is not None and tally.spent_usd + expected <= budget:
+                break
             self._moved.clear()
             await self._moved.wait()
-        expected = (self._in_flight + 1) * (self._tally.dearest_usd or 0.0)
-        if self._tally.spent_usd + expected > budget or self._tally.spent_usd >= budget:
+        if tally.spent_usd >= budget:
             self._over_budget = True
         return not self._closing
 

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from dspex.access.records import Principal
 from dspex.configuration.caching import CachePolicy
@@ -20,13 +21,13 @@ from dspex.executions.ports import Keeper
 from dspex.executions.predictions import Predictions
 from dspex.executions.records import Execution, ExecutionError
 from dspex.executions.requests import PredictionRequest
+from dspex.gateway.records import Cap
 from dspex.gateway.vectors import numbers
 from dspex.kit import json
 from dspex.kit.errors import Invalid
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(Struct, frozen=True):
     """An example whose program has answered."""
 
     execution_id: str
@@ -35,8 +36,7 @@ class Answered:
     outputs: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Scoring:
+class Scoring(Struct, frozen=True):
     """A score, or the error of what the metric needs, which may pass, or why there is none. With what it took."""
 
     score: Score | None
@@ -65,6 +65,10 @@ class MetricParts(Protocol):
 
         Raises Invalid for one that is not there, or of the wrong type.
         """
+        ...
+
+    async def check_code(self, metric: MetricSpec, principal: Principal) -> None:
+        """Raises Invalid (code bad_metric) for Python that can't be imported, where a worker can look now."""
         ...
 
     async def priced(self, model: str) -> bool:
@@ -141,12 +145,14 @@ class SimilarityScorer:
         model: str,
         embeddings: Embeddings,
         cache: CachePolicy | None,
+        cap: Cap | None = None,
     ) -> None:
         self._spec = spec
         self._evaluation_id = evaluation_id
         self._model = model
         self._embeddings = embeddings
         self._cache = cache
+        self._cap = cap
 
     async def score(self, answered: Answered, principal: Principal) -> Scoring:
         pairs = pairs_of(self._spec, answered.expected, answered.outputs)
@@ -156,7 +162,13 @@ class SimilarityScorer:
         execution: Execution | None = None
         if texts:
             order = EmbeddingOrder(
-                principal, self._evaluation_id, self._model, texts, cache=self._cache, lane=LANE
+                principal,
+                self._evaluation_id,
+                self._model,
+                texts,
+                cache=self._cache,
+                lane=LANE,
+                cap=self._cap,
             )
             try:
                 embedded = await self._embeddings.embed(order)

@@ -1,8 +1,9 @@
 """Asking for evaluations, and looking at them."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.access.records import Principal
 from dspex.datasets.service import Datasets
@@ -33,6 +34,7 @@ from dspex.kit.clock import Clock
 from dspex.kit.errors import Conflict, Invalid, Problem
 from dspex.kit.ids import is_id, new_id
 from dspex.kit.paging import Page, decode_cursor
+from dspex.kit.records import asdict
 from dspex.programs.definitions import CodeDigest, code_not_allowed
 
 
@@ -78,6 +80,7 @@ class Evaluations:
         check_fit(runnable, dataset, metric)
         if wanted.budget_usd is not None:
             await self._check_prices(runnable, asked)
+        await self.metrics.check_code(metric, principal)
         now = self._clock.now()
         examples = min(wanted.limit or dataset.rows, dataset.rows)
         evaluation = Evaluation(

@@ -3,10 +3,11 @@
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 from statistics import NormalDist
 from typing import Literal
+
+from msgspec import Struct
 
 LEVEL = 0.95
 _Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
@@ -17,15 +18,13 @@ IntervalMethod = Literal["wilson", "t"]
 TestMethod = Literal["exact", "sampled", "normal"]
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(Struct, frozen=True):
     low: float
     high: float
     method: IntervalMethod
 
 
-@dataclass(frozen=True, slots=True)
-class Significance:
+class Significance(Struct, frozen=True):
     """`p_value` of the sign-flip permutation test, two-sided; `method` is how it was counted."""
 
     p_value: float

@@ -1,12 +1,11 @@
 """What the jobs room announces."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from dspex.jobs.records import Job
 
 
-@dataclass(frozen=True, slots=True)
-class JobChanged:
+class JobChanged(Struct, frozen=True):
     """A worker has begun a job, ended it or put it back: `job.state` is running, queued or an end."""
 
     job: Job

@@ -130,13 +130,6 @@ class Run(Protocol):
         """
         ...
 
-    async def mine(self) -> bool:
-        """Whether the job on record is as it was begun here, and nobody has asked for its end.
-
-        For what can't be undone: the answer is of the moment. Waits for a database that is away.
-        """
-        ...
-
     async def settle(self, outcome: Outcome | None, changes: Changes | None = None) -> Job | None:
         """Writes what became of the job, in a way of the handler's own; what the handler returns counts no more then.
 

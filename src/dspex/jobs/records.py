@@ -1,9 +1,10 @@
 """Jobs: work that is done later, by whoever has a hand free, and that outlives whoever does it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
+
+from msgspec import Struct
 
 JobState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 STATES: tuple[JobState, ...] = ("queued", "running", "paused", "completed", "failed", "cancelled")
@@ -20,8 +21,7 @@ QUEUES: Mapping[str, int] = {
 FIRST, USUAL, LAST = 1, 5, 9
 
 
-@dataclass(frozen=True, slots=True)
-class JobError:
+class JobError(Struct, frozen=True):
     """`kind` and `code` as in `kit.errors`."""
 
     kind: str
@@ -29,8 +29,7 @@ class JobError:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """`payload` is what its kind needs to do it, `subject` what a person knows it by (a program's name).
 
     `priority` is 1 to 9, the lowest first. It is not begun before `due_at`. `attempts` counts how often it was
@@ -62,8 +61,7 @@ class Job:
     error: JobError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobFilter:
+class JobFilter(Struct, frozen=True):
     """Every member given must hold."""
 
     kind: str | None = None
@@ -73,8 +71,7 @@ class JobFilter:
     author: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobCount:
+class JobCount(Struct, frozen=True):
     """Jobs on record, of all projects or one."""
 
     kind: str
@@ -83,8 +80,7 @@ class JobCount:
     jobs: int
 
 
-@dataclass(frozen=True, slots=True)
-class QueueState:
+class QueueState(Struct, frozen=True):
     """`limit` is how many of its jobs one worker runs at once; `paused_at` is None while it is not paused."""
 
     name: str
@@ -94,22 +90,19 @@ class QueueState:
     paused_at: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(Struct, frozen=True):
     """Over, with what came of it."""
 
     result: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """Over, and why."""
 
     error: JobError
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(Struct, frozen=True):
     """Not over yet: to be begun again after `after_s` seconds, by anybody. With `counted`, one attempt is used up."""
 
     after_s: float

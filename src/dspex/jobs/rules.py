@@ -1,9 +1,10 @@
 """What may become of a job: pure decisions."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.jobs.records import ENDED, QUEUES, Again, Completed, Failed, Job, JobError, JobState, Outcome
 from dspex.kit.errors import Conflict, DspexError, Invalid, Problem

@@ -61,8 +61,10 @@ class Sweeper:
                 continue
 
     async def reap_for_ever(self) -> None:
+        """While the database is away nobody can beat: after that, whoever lives has a round to do so."""
+        away = False
         while True:
-            await self._guarded(self.reap)
+            away = not await self._guarded(self._reached if away else self.reap)
             await asyncio.sleep(REAP_S)
 
     async def sweep(self) -> None:
@@ -91,6 +93,9 @@ class Sweeper:
             if await self._engine.known(job) == "ended":
                 await self._change(job, rules.unbegun(job))
 
+    async def _reached(self) -> None:
+        await self._alive(beat_after=self._clock.now())
+
     async def _change(self, before: Job, after: Job) -> None:
         if await self._changes.get(before.kind, self._store).change(before, after):
             self.wake()
@@ -105,11 +110,14 @@ class Sweeper:
             return SWEEP_S
         return min(max((due - self._clock.now()).total_seconds(), 0.01), SWEEP_S)
 
-    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> bool:
         try:
             await work()
         except DspexError as error:
             # The database is away; the next round tries again.
             log.warning("sweep_failed", reason=error.message)
+            return False
         except Exception:
             log.exception("sweep_failed")
+            return False
+        return True

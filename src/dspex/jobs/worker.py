@@ -21,6 +21,7 @@ AGAIN_S = 0.5
 STOPPING = "the worker stops"
 ASKED = "somebody asked for its end"
 LOST = "the job is somebody else's"
+DATABASE_AWAY = "database_unavailable"
 DEFECT = JobError(
     "internal", "internal", "DSPex failed on this job; the worker's log has the details under its id."
 )
@@ -45,10 +46,6 @@ class _Run:
 
     async def own(self) -> None:
         await self._worker.lease.held()
-
-    async def mine(self) -> bool:
-        await self.own()
-        return not (self.lost or self.cancelled) and await self._worker.has(self.job)
 
     async def settle(self, outcome: Outcome | None, changes: Changes | None = None) -> Job | None:
         self.settled = True
@@ -144,7 +141,9 @@ class Worker:
             told = rules.error_of(error)
             if isinstance(error, Exhausted):
                 return Again(error.retry_after or rules.SNOOZE_S, told, counted=False)
-            return Again(max(rules.backoff_s(run.job.attempts), error.retry_after or 0.0), told)
+            # Of our own database nothing is said about the job, and its next turn waits for it.
+            counted = error.code != DATABASE_AWAY
+            return Again(max(rules.backoff_s(run.job.attempts), error.retry_after or 0.0), told, counted)
         except DspexError as error:
             return Failed(rules.error_of(error))
         except Exception:
@@ -154,13 +153,6 @@ class Worker:
     async def _asked(self, job: Job) -> bool:
         now = await self._store.get(job.project, job.id)
         return now is not None and now.cancel_asked
-
-    async def has(self, job: Job) -> bool:
-        """As it was begun."""
-        now = await self._patiently(lambda: self._store.get(job.project, job.id))
-        if now is None or now.cancel_asked:
-            return False
-        return (now.state, now.turn, now.attempts) == (job.state, job.turn, job.attempts)
 
     async def settle(self, run: _Run, outcome: Outcome | None, changes: Changes | None) -> Job | None:
         if run.lost:

@@ -1,8 +1,9 @@
 """What an attempt costs, on record like any other execution: so keys' budgets, costs and analytics count it."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.configuration.alerting import AlertThresholds
 from dspex.executions.facts import ExecutionFinished

@@ -30,6 +30,36 @@ def overlap(count: int, first: Sequence[str]) -> Invalid:
     )
 
 
+def known_already(count: int, first: Sequence[str]) -> Invalid:
+    """`first` are ids of rows of the validation set."""
+    return bad_order(
+        f"{count} rows of the validation set have the inputs of rows that this version, or one that it was made from, "
+        f"was optimized on, so the score would not be held out; leave them out. The first: {', '.join(first)}.",
+        "/validation",
+        f"{count} rows were learned from before",
+        code="validation_overlaps",
+    )
+
+
+def nothing_fresh(rows: int, fresh: int, wanted: int) -> Invalid:
+    return bad_order(
+        f"{wanted} of {rows} rows would be held out, but this version, or one that it was made from, was optimized on "
+        f"all but {fresh} that could be; give more rows or a validation set of others, or name a version that was not.",
+        "/dataset",
+        f"{fresh} rows were not learned from before",
+        code="validation_overlaps",
+    )
+
+
+def not_known(version: int, dataset: str) -> Invalid:
+    return bad_order(
+        f"Version {version} was optimized on {dataset!r}, which was deleted since, so nobody can know what it has not "
+        "seen; name a version that was not made from it.",
+        "/version",
+        code="validation_unknown",
+    )
+
+
 def nothing_kept(optimization_id: str) -> Conflict:
     return Conflict(
         f"The optimization {optimization_id} has found nothing yet that could become a version.",
@@ -43,6 +73,20 @@ def journal_deleted(optimization_id: str) -> Conflict:
         "again, beyond its budget. Order a new one; POST /v1/optimizations/{id}/keep still has the best of this one.",
         code="journal_deleted",
     )
+
+
+def model_changed(alias: str, began: tuple[str, str | None], now: tuple[str, str | None] | None) -> Conflict:
+    before, after = _model(began), "gone" if now is None else _model(now)
+    return Conflict(
+        f"The model {alias!r} was {before} when this optimization was ordered, and is {after} now: answers of both "
+        "would be mixed. Let models.registry say again what it said and retry the job, or order a new optimization.",
+        code="model_changed",
+    )
+
+
+def _model(one: tuple[str, str | None]) -> str:
+    model, address = one
+    return model if address is None else f"{model} at {address}"
 
 
 def unfinished(optimization_id: str) -> Conflict:

@@ -4,10 +4,10 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, NoReturn
 
 import structlog
+from msgspec.structs import replace
 
 from dspex.executions.background.rules import LEAST_WAIT_S
 from dspex.executions.model_calls import read_call, read_embedding
@@ -21,7 +21,7 @@ from dspex.gateway.records import (
 from dspex.gateway.service import LanguageModelGateway
 from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Internal, Invalid, of_kind
-from dspex.optimizations.errors import BudgetSpent
+from dspex.optimizations.errors import BudgetSpent, model_changed
 from dspex.optimizations.journal import Place, Replay, digest_of
 from dspex.optimizations.records import Kept
 from dspex.optimizations.report import Report
@@ -55,6 +55,7 @@ class Host:
         clock: Clock,
         threads: int,
         tuners: Tuners,
+        models: Mapping[str, tuple[str, str | None]],
     ) -> None:
         self._call = call
         self._gateway = gateway
@@ -64,11 +65,12 @@ class Host:
         self._report = report
         self._clock = clock
         self._tuners = tuners
+        self._models = models
         self._tuned = Tuned()
         self._slots = asyncio.Semaphore(threads)
         self._flights: dict[Place, asyncio.Task[Kept]] = {}
-        # Those that a model is asked for at the moment.
-        self._paying: set[asyncio.Task[Any] | None] = set()
+        # Those that a model is asked for at the moment, and how long it may take for an answer.
+        self._paying: dict[asyncio.Task[Any] | None, float] = {}
         self._answered = 0
         self._silent_since: float | None = None
         self._closed = False
@@ -78,6 +80,7 @@ class Host:
     async def complete(self, asked: Any) -> Mapping[str, Any]:
         wanted = read_call(asked)
         alias = wanted.alias or self._gateway.alias_of(wanted.model)
+        await self._check_models(alias)
         spelling = await self._spellings.of(self._gateway.settings_of(alias))
         tuned = self._tuned.asked(wanted.model, alias, spelling.dialect)
         request = LanguageModelRequest(
@@ -100,17 +103,19 @@ class Host:
                 "canonical": reply.canonical,
             }
 
-        return await self._answer(request, ask, "" if tuned is None else tuned.model)
+        return await self._answer(request, ask, "" if tuned is None else tuned.model, metric=wanted.metric)
 
     async def embed(self, asked: Any) -> Mapping[str, Any]:
         wanted = read_embedding(asked)
-        request = EmbeddingRequest(self._gateway.alias_of(wanted.model), wanted.texts, wanted.dimensions)
+        alias = self._gateway.alias_of(wanted.model)
+        await self._check_models(alias)
+        request = EmbeddingRequest(alias, wanted.texts, wanted.dimensions)
 
         async def ask(call: CallContext) -> Mapping[str, Any]:
             reply = await self._gateway.embed(request, call)
             return {"model": reply.model, "vectors": [b64encode(one).decode() for one in reply.vectors]}
 
-        return await self._answer(request, ask)
+        return await self._answer(request, ask, metric=wanted.metric)
 
     async def fine_tune(self, asked: Any) -> Mapping[str, Any]:
         """Raises Invalid under a budget: nobody knows beforehand what training costs."""
@@ -125,7 +130,7 @@ class Host:
         kept = await self._replay.find(place)
         if kept is None:
             self._check_open()
-            with self._counted_as_paying():
+            with self._counted_as_paying(wanted.alias):
                 name = await self._tuners(wanted.alias).fine_tune(wanted.request)
             kept = await self._replay.keep(place, {"model": name}, None)
         self._tuned.add(kept.reply["model"], wanted.alias)
@@ -137,9 +142,15 @@ class Host:
     def printed(self, stream: str, line: str) -> None:
         self._report.printed(stream, line)
 
-    async def close(self, within_s: float) -> None:
-        """No call is begun any more; those in flight have so long to be answered and kept."""
+    async def close(self, within_s: float, *, patient: bool = False) -> None:
+        """No call is begun any more; those in flight have so long to be answered and kept.
+
+        When `patient`, they have as long as their models may take, so that nobody pays for them again.
+        """
         self._closed = True
+        if patient:
+            longest = max((self._paying.get(one, 0.0) for one in self._flights.values()), default=0.0)
+            within_s += longest
         if not self.halted.done():
             self.halted.cancel()
         flights = list(self._flights.values())
@@ -153,11 +164,15 @@ class Host:
             if late:
                 await asyncio.wait(late)
 
-    async def _answer(self, request: Request, ask: Ask, tuned: str = "") -> Mapping[str, Any]:
+    async def _answer(
+        self, request: Request, ask: Ask, tuned: str = "", *, metric: bool
+    ) -> Mapping[str, Any]:
         place = self._replay.place(digest_of(request, tuned))
         flight = self._flights.get(place)
         if flight is None:
-            flight = self._flights[place] = asyncio.create_task(self._obtained(place, request, ask))
+            flight = self._flights[place] = asyncio.create_task(
+                self._obtained(place, request, ask, metric=metric)
+            )
             flight.add_done_callback(lambda done: self._landed(place, done))
         else:
             self._report.repeated()
@@ -167,37 +182,47 @@ class Host:
         except asyncio.CancelledError:
             if flight.cancelled() and not _is_cancelled():
                 # The attempt ends, for a reason that the optimizer is not told: it hears nothing more.
-                await asyncio.get_running_loop().create_future()
+                await _for_ever()
             raise
         if (failed := kept.reply.get("error")) is not None:
             raise of_kind(failed["kind"], failed["message"], code=failed["code"])
         return kept.reply
+
+    async def _check_models(self, alias: str) -> None:
+        """Ends the attempt where a model, or one that may answer for it, is another one than it was."""
+        now = self._gateway.stands_for(alias)
+        others = () if now is None else self._gateway.settings_of(alias).fallbacks
+        for one in (alias, *others):
+            meant, now = self._models.get(one), self._gateway.stands_for(one)
+            if meant is not None and meant != now:
+                self._halt(model_changed(one, meant, now))
+                await _for_ever()
 
     def _landed(self, place: Place, flight: "asyncio.Task[Kept]") -> None:
         del self._flights[place]
         if not flight.cancelled() and (error := flight.exception()) is not None:
             log.debug("optimizer_call_failed", reason=str(error))
 
-    async def _obtained(self, place: Place, request: Request, ask: Ask) -> Kept:
+    async def _obtained(self, place: Place, request: Request, ask: Ask, *, metric: bool) -> Kept:
         kept = await self._replay.find(place)
         if kept is not None:
             if self._replay.is_of_before(place):
-                self._report.replayed(kept)
+                self._report.replayed(kept, metric=metric)
             else:
-                self._report.repeated(kept)
+                self._report.repeated(kept, metric=metric)
             return kept
         async with self._slots:
             self._check_open()
-            return await self._paid(place, request, ask)
+            return await self._paid(place, request, ask, metric=metric)
 
-    async def _paid(self, place: Place, request: Request, ask: Ask) -> Kept:
+    async def _paid(self, place: Place, request: Request, ask: Ask, *, metric: bool) -> Kept:
         tries, answered_before = 0, self._answered
         while True:
             aside = await self._set_aside(request)
             lines: list[LanguageModelCall] = []
             reply: Mapping[str, Any] | None = None
             failure: DspexError = NO_ANSWER
-            with self._counted_as_paying():
+            with self._counted_as_paying(request.model):
                 try:
                     reply = await ask(replace(self._call, calls=lines))
                 except DspexError as error:
@@ -211,7 +236,7 @@ class Host:
                     kept = await self._replay.keep(place, reply, _known(cost, aside, lines))
                     self._answered += 1
                     self._silent_since = None
-                    self._report.paid(kept, lines)
+                    self._report.paid(kept, lines, metric=metric)
                     return kept
             tries += 1
             if await self._is_told(failure, tries, others_answered=self._answered > answered_before):
@@ -254,28 +279,35 @@ class Host:
 
     async def _halted_by(self, error: DspexError) -> NoReturn:
         """The attempt ends, and this with it."""
+        self._halt(error)
+        raise asyncio.CancelledError
+
+    def _halt(self, error: DspexError) -> None:
         if not self.halted.done():
             self.halted.set_result(error)
-        raise asyncio.CancelledError
 
     def _check_open(self) -> None:
         if self._closed:
             raise asyncio.CancelledError
 
     @contextmanager
-    def _counted_as_paying(self) -> Iterator[None]:
+    def _counted_as_paying(self, alias: str) -> Iterator[None]:
         task = asyncio.current_task()
-        self._paying.add(task)
+        self._paying[task] = self._gateway.settings_of(alias).timeout_s
         try:
             yield
         finally:
-            self._paying.discard(task)
+            del self._paying[task]
 
 
 def _known(cost: float, aside: Aside, lines: Sequence[LanguageModelCall]) -> float | None:
     """What an answered call cost; None when its price is not known."""
     unknown = any(line.cost_usd is None and line.error is None for line in lines)
     return None if unknown and not aside.whole else cost
+
+
+async def _for_ever() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
 def _is_cancelled() -> bool:

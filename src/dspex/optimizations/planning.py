@@ -1,8 +1,10 @@
 """From what a caller asks for to a plan: everything that can be wrong is found before anything is queued."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.access.records import Principal
 from dspex.access.rules import may
@@ -19,6 +21,7 @@ from dspex.kit.errors import Conflict, Invalid, Problem
 from dspex.optimizations import rules
 from dspex.optimizations.errors import bad_order
 from dspex.optimizations.examples import all_rows, examples_of, found
+from dspex.optimizations.learned import known_inputs
 from dspex.optimizations.ports import Optimizers
 from dspex.optimizations.records import Order, Plan
 from dspex.programs.definitions import CodeDigest, contract_of
@@ -28,10 +31,11 @@ from dspex.programs.service import ProgramService
 from dspex.signatures.records import Signature
 
 POOL = "optimizer"
+# Raises Invalid (code bad_metric) for Python that can't be imported, where a worker can look now.
+MetricCheck = Callable[[MetricSpec, Principal], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
+class Planned(Struct, frozen=True):
     """A plan with the version that it is about, and the mean size of a row in bytes of JSON."""
 
     plan: Plan
@@ -51,6 +55,7 @@ class Planner:
         prices: Prices,
         code: CodeDigest,
         pools: frozenset[str],
+        check_metric: MetricCheck,
     ) -> None:
         self._programs = programs
         self._datasets = datasets
@@ -59,6 +64,7 @@ class Planner:
         self._prices = prices
         self._code = code
         self._pools = pools
+        self._check_metric = check_metric
 
     async def plan(self, principal: Principal, order: Order) -> Planned:
         """Raises Missing, Invalid with pointers into the order, NotExecutable, Conflict, Unavailable."""
@@ -69,20 +75,23 @@ class Planner:
         dataset = await found(self._datasets, project, order.dataset, "/dataset")
         rows = await all_rows(self._datasets, dataset)
         rules.check_rows(rows, dataset.name, "/dataset")
+        learned = await known_inputs(self._programs, self._datasets, version)
         share: float | None = None
         held: Dataset | None = None
         if order.validation is None:
             share = order.validation_share or rules.DEFAULT_SHARE
-            train, validation = rules.held_out(rows, share, order.seed)
+            train, validation = rules.held_out(rows, share, order.seed, learned)
         else:
             held = await found(self._datasets, project, order.validation, "/validation")
             train, validation = rows, await all_rows(self._datasets, held)
             rules.check_size(len(train) + len(validation), sum(row.size for row in [*train, *validation]))
             rules.check_rows(validation, held.name, "/validation")
             rules.check_apart(train, validation)
+            rules.check_fresh(validation, learned)
         _check_fits(contract_of(version), dataset, held, metric)
         self._check_fields(metric, rows)
         await self._check_prices(version, order)
+        await self._check_metric(metric, principal)
         pool = self._pool(version)
         config = await self._with_programs(version, order)
         checked = await self._optimizers.check(pool, project, version.definition, order.optimizer, config)
@@ -107,6 +116,7 @@ class Planner:
             budget_usd=order.budget_usd,
             use_cache=order.use_cache,
             deploy=order.deploy,
+            models=self._gateway.models,
         )
         return Planned(plan, version, sum(row.size for row in rows) // len(rows))
 

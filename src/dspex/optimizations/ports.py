@@ -5,10 +5,11 @@ from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
 from dspex.jobs.ports import Changes
-from dspex.jobs.records import Job
+from dspex.jobs.records import Job, JobState
 from dspex.kit.paging import Page
 from dspex.optimizations.records import (
     Counters,
+    Ended,
     Event,
     Kept,
     Optimization,
@@ -127,6 +128,22 @@ class OptimizationReader(Protocol):
     async def last_event(self, project: str, optimization_id: str) -> int:
         """The highest number; 0 without any."""
         ...
+
+    async def ended(self, *, after: tuple[datetime, str] | None, limit: int) -> Sequence[Ended]:
+        """Of all projects, by the time of their end and their id: those behind `after`."""
+        ...
+
+    async def count_ended(self, project: str, *, since: datetime, until: datetime) -> Mapping[JobState, int]:
+        """How many ended from `since` to before `until`, by how."""
+        ...
+
+
+class KeptResults(Protocol):
+    """Optimizations that completed, within reach for an hour. They never change, so nobody has to be told of any."""
+
+    def get(self, project: str, optimization_id: str) -> Optimization | None: ...
+
+    def put(self, optimization: Optimization) -> None: ...
 
 
 class OptimizationStore(OptimizationReader, Changes, Protocol):

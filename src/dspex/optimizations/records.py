@@ -1,17 +1,17 @@
 """Optimizations: what is asked of a worker, what it answers, and what is kept of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from dspex.jobs.records import JobError, JobState
 
 ScoredOn = Literal["validation", "train"]
 
 
-@dataclass(frozen=True, slots=True)
-class OptimizerTask:
+class OptimizerTask(Struct, frozen=True):
     """Everything that a worker needs for one optimization; plain JSON inside.
 
     `program` is the digest that `definition`, its canonical JSON, is known by; `code` the digest of the Python files
@@ -38,8 +38,7 @@ class OptimizerTask:
     output_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Optimized:
+class Optimized(Struct, frozen=True):
     """What an optimizer came to.
 
     `state` is DSPy's `dump_state` of the best program, without language models. Scores are 0..1, None where the metric
@@ -55,8 +54,7 @@ class Optimized:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Examples:
+class Examples(Struct, frozen=True):
     """A version of a dataset as it is used: `digest` is over its rows."""
 
     id: str
@@ -68,8 +66,7 @@ class Examples:
         return {"name": self.name, "version": self.version, "digest": self.digest}
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """What a caller asks for, unchecked. `dataset` and `validation` are "name" or "name@2"; `metric` as it is written.
 
     Without `validation` a share of the dataset is held out.
@@ -93,12 +90,13 @@ class Order:
     webhook: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """An order with all that it names found and checked: what is the same in every attempt.
 
     `version` is the number of the version that is to be made better. `config` is the optimizer's effective one,
     `predictors` the names of what it works on. Without `validation`, `validation_share` of the rows are held out.
+    `models` are what the aliases of the registry stood for, provider's model and address: answers of others must not
+    be mixed in.
     """
 
     program: str
@@ -121,10 +119,10 @@ class Plan:
     budget_usd: float | None
     use_cache: bool
     deploy: bool
+    models: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
+class Counters(Struct, frozen=True):
     """Of all attempts together. `cost_usd` is what was paid for answers in the journal, `wasted_usd` for calls that
 
     gave none. `unpriced` calls reached a model whose price is not known. `replayed_calls` were answered from what an
@@ -149,8 +147,7 @@ class Counters:
         return round(self.cost_usd + self.wasted_usd, 12)
 
 
-@dataclass(frozen=True, slots=True)
-class Best:
+class Best(Struct, frozen=True):
     """The best program seen so far. `state` is DSPy's, without language models; `number` its candidate's.
 
     `score` is its optimizer's own: on all of the examples that it scores by when `full`, and on the very ones that were
@@ -170,8 +167,7 @@ class Best:
         return self.score if self.ours else None
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """How far an optimization is. `curve` has a point for each candidate: {"number", "score", "best", "cost_usd"}."""
 
     phase: str | None = None
@@ -184,8 +180,7 @@ class Standing:
     counters: Counters = Counters()
 
 
-@dataclass(frozen=True, slots=True)
-class Optimization:
+class Optimization(Struct, frozen=True):
     """One optimization. It has the id of its job, and outlives it.
 
     `result` is what it came to; `identity` is the digest of all that decides what it does, for `unique`.
@@ -206,8 +201,7 @@ class Optimization:
     completed_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class OptimizationFilter:
+class OptimizationFilter(Struct, frozen=True):
     """Every member given must hold."""
 
     program: str | None = None
@@ -216,8 +210,20 @@ class OptimizationFilter:
     author: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Ended(Struct, frozen=True):
+    """How an optimization ended. Scores are those of its result, None without; so is `started_at` when it never ran."""
+
+    project: str
+    id: str
+    optimizer: str
+    state: JobState
+    started_at: datetime | None
+    completed_at: datetime
+    baseline_score: float | None = None
+    score: float | None = None
+
+
+class Event(Struct, frozen=True):
     """Something that happened, numbered from 1 within its optimization."""
 
     number: int
@@ -225,8 +231,7 @@ class Event:
     body: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """A question's answer in the journal: the `ordinal`-th time that it was asked.
 
     `reply` is what the worker was given, or {"error": {"kind", "code", "message"}}.
@@ -239,8 +244,7 @@ class Kept:
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(Struct, frozen=True):
     """What everything in a journal adds up to; `unpriced` are answers whose price is not known."""
 
     calls: int = 0

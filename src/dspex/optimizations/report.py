@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.gateway.records import LanguageModelCall
 from dspex.kit import json
@@ -31,7 +32,8 @@ class Report:
         self._changed = True
         self._began = clock.monotonic()
         self._ran_before = standing.counters.running_s
-        # What answers were worth since the present phase began: those of before as well as those paid for now.
+        # What answers to the program were worth since the present phase began: those of before as well as those paid
+        # for now. What the metric asks is no cost of a prediction.
         self.phase_worth = 0.0
 
     @property
@@ -143,12 +145,13 @@ class Report:
         self._number += 1
         self._events.append(Event(self._number, self._clock.now(), body))
 
-    def paid(self, kept: Kept, lines: Sequence[LanguageModelCall]) -> None:
+    def paid(self, kept: Kept, lines: Sequence[LanguageModelCall], *, metric: bool = False) -> None:
         """An answer that is in the journal now."""
         counters = self._counters
         usage = kept.reply.get("usage") or {}
         saved = sum(line.saved_usd for line in lines)
-        self.phase_worth += (kept.cost_usd or 0.0) + saved
+        if not metric:
+            self.phase_worth += (kept.cost_usd or 0.0) + saved
         self._set(
             replace(
                 counters,
@@ -168,12 +171,13 @@ class Report:
         wasted = round(counters.wasted_usd + cost_usd, 12)
         self._set(replace(counters, failed_calls=counters.failed_calls + failed, wasted_usd=wasted))
 
-    def replayed(self, kept: Kept) -> None:
-        self.phase_worth += kept.cost_usd or 0.0
+    def replayed(self, kept: Kept, *, metric: bool = False) -> None:
+        if not metric:
+            self.phase_worth += kept.cost_usd or 0.0
         self._set(replace(self._counters, replayed_calls=self._counters.replayed_calls + 1))
 
-    def repeated(self, kept: Kept | None = None) -> None:
-        if kept is not None:
+    def repeated(self, kept: Kept | None = None, *, metric: bool = False) -> None:
+        if kept is not None and not metric:
             self.phase_worth += kept.cost_usd or 0.0
         self._set(replace(self._counters, repeated_calls=self._counters.repeated_calls + 1))
 

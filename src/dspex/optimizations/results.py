@@ -1,25 +1,27 @@
 """What an optimization comes to: a version with its lineage, deployed where that was asked for."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
+
+from msgspec import Struct
 
 from dspex.access.audit import Audit
 from dspex.access.records import LOCAL, Author, Principal
 from dspex.access.rules import check_may
+from dspex.jobs.records import Job
 from dspex.kit.errors import Conflict, Forbidden
 from dspex.optimizations.errors import nothing_kept, unfinished
+from dspex.optimizations.learned import line_of
+from dspex.optimizations.provenance import traced
 from dspex.optimizations.records import Optimization, Optimized, Standing
 from dspex.optimizations.rules import cost_per_point, improves, lineage_of, money_of
 from dspex.programs.records import Version
 from dspex.programs.service import ProgramService
 
 MOST_DEMOS = 1000
-Mine = Callable[[], Awaitable[bool]]
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """`stopped` says what ended the optimizer before its end: "budget". `cost_usd_per_call` was seen while scoring."""
 
     optimized: Optimized
@@ -35,23 +37,25 @@ class Results:
     async def conclude(
         self, optimization: Optimization, standing: Standing, ending: Ending
     ) -> tuple[dict[str, Any], Version | None]:
-        """The result, with a version where the score is better than the baseline's, and that version where it is to be
+        """The result, with a version where the score is no worse than the baseline's for all that is known, and that
 
-        deployed. Raises DspexError.
+        version where it is to be deployed. Raises DspexError.
         """
         plan, optimized = optimization.plan, ending.optimized
         # The score of a tuned model is not that of a version with the model as it was.
         tuned = bool(optimized.details.get("fine_tuned"))
         unreliable = optimized.details.get("unreliable")
-        better = unreliable is None and improves(optimized.score, optimized.baseline_score)
+        better = improves(optimized.score, optimized.baseline_score) if unreliable is None else False
         money = money_of(standing.counters, plan.budget_usd)
-        version = await self._version(optimization, standing, ending) if better and not tuned else None
+        version = (
+            await self._version(optimization, standing, ending) if better is not False and not tuned else None
+        )
         same = version is not None and version.id == plan.version_id
         result: dict[str, Any] = {
             "baseline_score": optimized.baseline_score,
             "score": optimized.score,
             "scored_on": optimized.scored_on,
-            "improved": better and not same,
+            "improved": False if same else better,
             "version": None if version is None or same else version.number,
             "digest": None if version is None or same else version.digest,
             "stopped": ending.stopped,
@@ -118,15 +122,17 @@ class Results:
             "scored_on": optimized.scored_on,
             "cost_usd_per_call": ending.cost_usd_per_call,
             "stopped": ending.stopped,
-            "demos": list(optimized.demos)[:MOST_DEMOS],
+            "demos": traced(
+                optimized.demos[:MOST_DEMOS], optimized.state, await line_of(self._programs, parent)
+            ),
         }
         lineage = lineage_of(plan, optimization.id, money, found)
         return await self._programs.optimized(program, optimized.state, parent=parent, lineage=lineage)
 
     async def deployed(
-        self, optimization: Optimization, version: Version, principal: Principal, mine: Mine
+        self, optimization: Optimization, version: Version, principal: Principal, job: Job
     ) -> dict[str, Any]:
-        """What the result says of it. A gate that is not met, rights that are gone and a job that is not `mine` now
+        """What the result says of it. A gate that is not met, rights that are gone and a job that was taken away
 
         leave the version where it is. So does having been deployed before: an attempt that died after that must not
         undo what people did since.
@@ -146,12 +152,7 @@ class Results:
             async with self._audit.operation(
                 author, "program.deploy", program.name, version=version.number, optimization=optimization.id
             ):
-                if not await mine():
-                    raise Conflict(
-                        "The job was paused, cancelled or given to another worker before that.",
-                        code="job_state",
-                    )
-                await self._programs.deploy(program, version)
+                await self._programs.deploy(program, version, by=job)
         except (Conflict, Forbidden) as refused:
             return _undeployed(refused.message)
         return {"deployed": True}

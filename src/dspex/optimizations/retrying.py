@@ -1,7 +1,8 @@
 """What goes with a change of an optimization's job: a retry by hand goes on from the journal, with all its time."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from dspex.jobs.records import Job
 from dspex.optimizations.errors import journal_deleted

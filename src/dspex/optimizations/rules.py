@@ -2,15 +2,17 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
 from typing import Any, Literal
+
+from msgspec.structs import replace
 
 from dspex.datasets.choosing import Parts, rank
 from dspex.datasets.records import Row
 from dspex.executions.background.rules import PASSES
 from dspex.kit import json
 from dspex.kit.errors import DspexError, Exhausted, Invalid, Problem, TimedOut, Unavailable
-from dspex.optimizations.errors import bad_order, overlap
+from dspex.kit.records import asdict
+from dspex.optimizations.errors import bad_order, known_already, nothing_fresh, overlap
 from dspex.optimizations.records import Counters, Order, Plan, Standing
 
 KIND = "optimization"
@@ -52,8 +54,11 @@ def treatment(error: DspexError, tries: int, *, others_answered: bool) -> Treatm
 
 
 def identity_of(plan: Plan) -> str:
-    """sha256 over all that decides what an optimization does: where it runs and at how many threads is left out."""
-    content = asdict(replace(plan, pool="", threads=0, predictors=()))
+    """sha256 over all that decides what an optimization does: where it runs and at how many threads is left out.
+
+    So are the models, most of which it will not ask.
+    """
+    content = asdict(replace(plan, pool="", threads=0, predictors=(), models={}))
     return hashlib.sha256(json.dumps(content, sort_keys=True)).hexdigest()
 
 
@@ -94,15 +99,40 @@ def dataset_named(text: str, pointer: str) -> tuple[str, int | None]:
     return name, int(number)
 
 
-def held_out(rows: Sequence[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """The training rows and the validation rows: the same seed, the same rows, as `datasets.choosing` has them.
+def withheld(
+    digests: Sequence[str], share: float, seed: int, learned: frozenset[str] = frozenset()
+) -> frozenset[str]:
+    """Which of these `inputs_digest` of rows are held out: as many rows as a split of `datasets.choosing` has in its
 
-    Rows with the same inputs are never in both. Raises Invalid (code too_few_rows).
+    last part, of the highest ranks of those that nobody `learned` from; fewer where there are fewer.
     """
-    ranks = [rank(seed, row.inputs_digest) for row in rows]
+    wanted = _last(digests, share, seed)
+    fresh = sorted((rank(seed, one), one) for one in digests if one not in learned)
+    lowest = fresh[-wanted - 1][0] if wanted < len(fresh) else -1
+    return frozenset(digest for one, digest in fresh if one > lowest)
+
+
+def _last(digests: Sequence[str], share: float, seed: int) -> int:
+    ranks = [rank(seed, one) for one in digests]
     parts = Parts(ranks, [1 - share, share])
-    train = [row for row, one in zip(rows, ranks, strict=True) if parts.part_of(one) == 0]
-    validation = [row for row, one in zip(rows, ranks, strict=True) if parts.part_of(one) == 1]
+    return sum(parts.part_of(one) for one in ranks)
+
+
+def held_out(
+    rows: Sequence[Row], share: float, seed: int, learned: frozenset[str] = frozenset()
+) -> tuple[list[Row], list[Row]]:
+    """The training rows and the validation rows: the same seed, the same rows, as `withheld` has them.
+
+    Rows with the same inputs are never in both. Raises Invalid: too_few_rows; validation_overlaps where `learned`
+    leaves less than half of what the share asks for.
+    """
+    digests = [row.inputs_digest for row in rows]
+    held = withheld(digests, share, seed, learned)
+    train = [row for row in rows if row.inputs_digest not in held]
+    validation = [row for row in rows if row.inputs_digest in held]
+    wanted = _last(digests, share, seed)
+    if 2 * len(validation) < wanted and not learned.isdisjoint(digests):
+        raise nothing_fresh(len(rows), len(validation), wanted)
     if not train or not validation:
         raise bad_order(
             f"{len(rows)} rows are too few, with too few different inputs, to hold {share:.0%} of them out; give more "
@@ -119,6 +149,13 @@ def check_apart(train: Iterable[Row], validation: Iterable[Row]) -> None:
     both = [row.id for row in validation if row.inputs_digest in learned]
     if both:
         raise overlap(len(both), both[:NAMED])
+
+
+def check_fresh(validation: Iterable[Row], learned: frozenset[str]) -> None:
+    """Raises Invalid (code validation_overlaps) for rows that the version has learned from already."""
+    known = [row.id for row in validation if row.inputs_digest in learned]
+    if known:
+        raise known_already(len(known), known[:NAMED])
 
 
 def check_rows(rows: Sequence[Row], name: str, pointer: str) -> None:
@@ -182,9 +219,9 @@ def without_state(standing: Standing) -> Standing:
     return standing if standing.best is None else replace(standing, best=replace(standing.best, state={}))
 
 
-def improves(score: float | None, baseline: float | None) -> bool:
-    """Whether a result is worth a version. Without scores nobody can say that it is not."""
-    return score is None or baseline is None or score > baseline
+def improves(score: float | None, baseline: float | None) -> bool | None:
+    """None without scores: nobody can say."""
+    return None if score is None or baseline is None else score > baseline
 
 
 def cost_per_point(spent_usd: float, score: float | None, baseline: float | None) -> float | None:

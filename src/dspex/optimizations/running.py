@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dspex.access.records import Principal
 from dspex.access.service import Keys
@@ -28,10 +29,12 @@ from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Exhausted, TimedOut, Unavailable
 from dspex.kit.facts import Facts
 from dspex.kit.finishing import finished
+from dspex.kit.records import asdict
 from dspex.optimizations.account import Account
 from dspex.optimizations.examples import rows_of
 from dspex.optimizations.host import Host
 from dspex.optimizations.journal import Replay
+from dspex.optimizations.learned import known_inputs
 from dspex.optimizations.ports import Journal, OptimizationStore, Optimizers
 from dspex.optimizations.records import Counters, Optimization, Optimized, OptimizerTask, Standing
 from dspex.optimizations.report import Report
@@ -49,14 +52,14 @@ SCOPE = "optimizations:write"
 FLUSH_S = 0.5
 NOTE_COST_S = 5.0
 # What calls in flight have to be answered and kept: when it ends for good, and when another attempt would pay again.
+# Whoever is not told to stop waits longer, for as long as the models may take.
 GRACE_S = 1.5
 PATIENT_GRACE_S = 10.0
 KILL_S = 5.0
 GONE = Failed(JobError("missing", "optimization_missing", "Its optimization is no longer on record."))
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(Struct, frozen=True):
     """What attempts are made with. `timeout_s` is how long the optimizer may run, all attempts together until a
 
     retry by hand.
@@ -140,7 +143,16 @@ class _Attempt:
         )
         spending = Spending(parts.gateway, parts.prices, plan.budget_usd, report.counters.spent_usd)
         self._host = Host(
-            call, parts.gateway, parts.spellings, replay, spending, report, clock, plan.threads, parts.tuners
+            call,
+            parts.gateway,
+            parts.spellings,
+            replay,
+            spending,
+            report,
+            clock,
+            plan.threads,
+            parts.tuners,
+            plan.models,
         )
 
     @classmethod
@@ -154,7 +166,8 @@ class _Attempt:
         if plan.validation is not None:
             rows = (train, await rows_of(parts.datasets, project, plan.validation))
         else:
-            rows = held_out(train, plan.validation_share or 0.0, plan.seed)
+            learned = await known_inputs(parts.programs, parts.datasets, version)
+            rows = held_out(train, plan.validation_share or 0.0, plan.seed, learned)
         replay = await Replay.opened(
             parts.journal, project, optimization.id, parts.clock, reuse=plan.use_cache
         )
@@ -197,7 +210,8 @@ class _Attempt:
         *,
         for_good: bool,
     ) -> None:
-        await self._host.close(GRACE_S if for_good else PATIENT_GRACE_S)
+        patient = not for_good and not self._run.stopping
+        await self._host.close(GRACE_S if for_good else PATIENT_GRACE_S, patient=patient)
         for task in writing:
             task.cancel()
         await asyncio.wait(writing)
@@ -256,7 +270,7 @@ class _Attempt:
         if optimized.baseline_score is not None:
             self._report.baseline(optimized.baseline_score)
         standing = self._standing_now()
-        ending = Ending(optimized, stopped, self._cost_per_call(standing))
+        ending = Ending(optimized, stopped, self._cost_per_call(standing, stopped))
         result, deployable = await self._parts.results.conclude(self._optimization, standing, ending)
         if deployable is None:
             return self._completed(result)
@@ -264,7 +278,7 @@ class _Attempt:
         return await finished(self._deployed(result, deployable))
 
     async def _deployed(self, result: dict[str, Any], version: Version) -> Outcome:
-        own = (self._principal, self._run.mine)
+        own = (self._principal, self._run.job)
         outcome = self._completed(
             result | await self._parts.results.deployed(self._optimization, version, *own)
         )
@@ -282,10 +296,10 @@ class _Attempt:
     def _standing_now(self) -> Standing:
         return replace(self._report.standing, counters=self._report.counters)
 
-    def _cost_per_call(self, standing: Standing) -> float | None:
-        """Of one prediction of the result, as seen while it was scored."""
+    def _cost_per_call(self, standing: Standing, stopped: str | None) -> float | None:
+        """Of one prediction of the result, as seen while it was scored; None where not all rows were."""
         rows = len(self._validation)
-        if standing.phase != "scoring" or not rows or standing.counters.unpriced:
+        if stopped is not None or standing.phase != "scoring" or not rows or standing.counters.unpriced:
             return None
         return round(self._report.phase_worth / rows, 12)
 

@@ -1,39 +1,36 @@
 """Taking optimizations, and what becomes of them."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from msgspec import Struct
 
 from dspex.access.records import Principal
 from dspex.access.rules import check_may, may
 from dspex.executions.ports import ExecutionReader
-from dspex.gateway.accounting import BYTES_PER_TOKEN
+from dspex.executions.records import ExecutionStatistics
 from dspex.gateway.ports import Prices
-from dspex.gateway.records import Usage
-from dspex.jobs.records import USUAL, Job
+from dspex.jobs.records import USUAL, Job, JobState
 from dspex.jobs.service import Jobs
 from dspex.kit.clock import Clock
 from dspex.kit.ids import new_id
 from dspex.kit.paging import Page
 from dspex.optimizations import rules
+from dspex.optimizations.costing import by_executions, by_prompt, dollars
 from dspex.optimizations.errors import missing
-from dspex.optimizations.estimates import Range, Sizes, calls_of
+from dspex.optimizations.estimates import Range, Sizes, work_of
 from dspex.optimizations.planning import Planned, Planner
-from dspex.optimizations.ports import OptimizationStore
+from dspex.optimizations.ports import KeptResults, OptimizationStore
 from dspex.optimizations.records import Event, Optimization, OptimizationFilter, Order, Plan
 from dspex.optimizations.results import Results
 from dspex.programs.records import Version
 
-# Executions of a program before what they cost says anything of the next ones.
-ENOUGH = 5
 # Orders looked through at a time: each holds its rows in memory, and has a worker of its own for its optimizer.
 AT_ONCE = 2
-# Tokens of what DSPy writes around the inputs, and of an answer, where nothing was run yet.
-AROUND, ANSWER = 400, 200
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     """Model calls, and US dollars for them; `basis` is what the dollars go by, `reason` why something is not known."""
 
     plan: Plan
@@ -53,6 +50,7 @@ class Optimizations:
         executions: ExecutionReader,
         prices: Prices,
         clock: Clock,
+        kept: KeptResults,
     ) -> None:
         self._planner = planner
         self._store = store
@@ -61,6 +59,7 @@ class Optimizations:
         self._executions = executions
         self._prices = prices
         self._clock = clock
+        self._kept = kept
         self._planning = asyncio.Semaphore(AT_ONCE)
 
     async def _plan(self, principal: Principal, order: Order) -> Planned:
@@ -108,42 +107,37 @@ class Optimizations:
         planned = await self._plan(principal, order)
         plan = planned.plan
         judged = plan.metric.get("name") == "lm_judge"
-        sizes = Sizes(plan.train_rows, plan.validation_rows, max(len(plan.predictors), 1), judged)
-        calls = calls_of(plan.optimizer, plan.config, sizes)
-        if calls is None:
+        predictors = max(len(plan.predictors), 1)
+        sizes = Sizes(plan.train_rows, plan.validation_rows, predictors, judged, plan.use_cache)
+        work = work_of(plan.optimizer, plan.config, sizes)
+        if work is None:
             reason = f"How many calls {plan.optimizer} makes can't be told before."
             return Estimate(plan, None, None, None, reason)
-        each, basis = await self._cost_of_a_call(principal, planned)
-        if each is None:
-            reason = f"The price of model {planned.version.definition.lm.alias!r} is not known."
-            return Estimate(plan, calls, None, None, reason)
-        usd = Range(round(calls.low * each, 6), round(calls.high * each, 6))
-        return Estimate(plan, calls, usd, basis, None)
+        alias = planned.version.definition.lm.alias
+        seen = await self._executions_of(principal, plan)
+        call = seen and by_executions(seen, predictors, planned.row_bytes)
+        basis = "prompt" if call is None else "executions"
+        call = call or by_prompt(predictors, planned.row_bytes)
+        usd = await dollars(work, call, lambda usage: self._prices.cost(alias, usage))
+        if usd is None:
+            reason = f"The price of model {alias!r} is not known."
+            return Estimate(plan, work.calls, None, None, reason)
+        return Estimate(plan, work.calls, usd, basis, None)
 
-    async def _cost_of_a_call(
-        self, principal: Principal, planned: Planned
-    ) -> tuple[float | None, str | None]:
-        plan, alias = planned.plan, planned.version.definition.lm.alias
-        predictors = max(len(plan.predictors), 1)
-        if may(principal, "costs:read"):
-            seen = await self._executions.statistics(
-                principal.project, plan.program, version=plan.version, since=None, until=None
-            )
-            made = seen.executions - seen.cache_hits
-            if made >= ENOUGH and seen.total_tokens:
-                usage = Usage(
-                    seen.input_tokens // made, seen.output_tokens // made, seen.total_tokens // made
-                )
-                whole = await self._prices.cost(alias, usage)
-                if whole is not None:
-                    return whole / predictors, "executions"
-        prompt = AROUND + planned.row_bytes // BYTES_PER_TOKEN
-        cost = await self._prices.cost(alias, Usage(prompt, ANSWER, prompt + ANSWER))
-        return cost, None if cost is None else "prompt"
+    async def _executions_of(self, principal: Principal, plan: Plan) -> ExecutionStatistics | None:
+        if not may(principal, "costs:read"):
+            return None
+        return await self._executions.statistics(
+            principal.project, plan.program, version=plan.version, since=None, until=None
+        )
 
     async def get(self, project: str, optimization_id: str, author: str | None = None) -> Optimization:
         """Without the state of its best program. Raises Missing (code optimization_missing)."""
-        found = await self._store.get(project, optimization_id, whole=False)
+        found = self._kept.get(project, optimization_id)
+        if found is None:
+            found = await self._store.get(project, optimization_id, whole=False)
+            if found is not None and found.state == "completed":
+                self._kept.put(found)
         if found is None or author not in (None, found.author):
             raise missing(optimization_id)
         return found
@@ -153,6 +147,10 @@ class Optimizations:
     ) -> Page[Optimization]:
         """Newest first, without the states of their best programs."""
         return await self._store.list(project, where, limit=limit, cursor=cursor)
+
+    async def outcomes(self, project: str, *, since: datetime, until: datetime) -> Mapping[JobState, int]:
+        """How many ended in that time, by how."""
+        return await self._store.count_ended(project, since=since, until=until)
 
     async def cancel(self, project: str, optimization_id: str) -> Optimization:
         """It ends within seconds; its best is kept. Raises Missing, Conflict (code job_state)."""

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from dspex.gateway.accounting import estimate
 from dspex.gateway.ports import Prices
@@ -16,8 +17,7 @@ from dspex.optimizations.errors import BudgetSpent
 NOISE_USD = 1e-9
 
 
-@dataclass(frozen=True, slots=True)
-class Aside:
+class Aside(Struct, frozen=True):
     """What one call may cost at most, and its prompt alone."""
 
     whole: float

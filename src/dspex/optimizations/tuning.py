@@ -2,10 +2,10 @@
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from msgspec import Meta, Struct, ValidationError, convert, field
+from msgspec.structs import replace
 
 from dspex.gateway.ports import FineTuningClient
 from dspex.gateway.records import Dialect, FineTuningRequest
@@ -17,15 +17,12 @@ MOST_EXAMPLES = 100_000
 Tuners = Callable[[str], FineTuningClient]
 
 
-@dataclass(frozen=True, slots=True)
-class TuningCall:
+class TuningCall(Struct, frozen=True, forbid_unknown_fields=True):
     """As a worker asks: `model` as DSPy spells it."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=False)
 
     alias: str
     model: str
-    examples: Annotated[tuple[Mapping[str, Any], ...], Field(min_length=1, max_length=MOST_EXAMPLES)]
+    examples: Annotated[tuple[Mapping[str, Any], ...], Meta(min_length=1, max_length=MOST_EXAMPLES)]
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -38,13 +35,10 @@ class TuningCall:
         return FineTuningRequest(_bare(self.model), self.examples, self.options)
 
 
-_call: TypeAdapter[TuningCall] = TypeAdapter(TuningCall)
-
-
 def read_tuning(asked: Any) -> TuningCall:
     """Raises Invalid (code bad_model_call)."""
     try:
-        return _call.validate_python(asked)
+        return convert(asked, TuningCall)
     except (ValidationError, RecursionError) as error:
         raise Invalid(f"A fine-tuning can't be read: {error}"[:500], code="bad_model_call") from None
 

@@ -31,7 +31,7 @@ def read_metric(document: Any, *, at: str = "/metric") -> MetricSpec:
     name, options = _named(document, at)
     problems = list(_problems(name, options, at))
     if problems:
-        raise _bad(problems)
+        raise _bad(problems, at)
     return _spec(name, options)
 
 
@@ -44,14 +44,16 @@ def _named(document: Any, at: str) -> tuple[str, Mapping[str, Any]]:
     if isinstance(document, str):
         document = {"name": document}
     if not isinstance(document, Mapping):
-        raise _bad([Problem(at, "wrong_type", "must be the name of a metric, or an object with its name")])
+        raise _bad(
+            [Problem(at, "wrong_type", "must be the name of a metric, or an object with its name")], at
+        )
     options = dict(document)
     if "python" in options and "name" not in options:
         options = {"name": "python", "reference": options.pop("python"), **options}
     name = options.pop("name", None)
     if name not in NAMES:
         told = f'must be {", ".join(NAMES[:-1])}, or {{"python": "package.module:function"}}'
-        raise _bad([Problem(at if isinstance(name, str) else f"{at}/name", "unknown_metric", told)])
+        raise _bad([Problem(at if isinstance(name, str) else f"{at}/name", "unknown_metric", told)], at)
     return name, options
 
 
@@ -115,6 +117,8 @@ def _spec(name: str, options: Mapping[str, Any]) -> MetricSpec:
     return MetricSpec(name, fields, **said)  # type: ignore[arg-type]
 
 
-def _bad(problems: list[Problem]) -> Invalid:
-    told = "; ".join(f"{one.pointer} {one.message}" for one in problems)
+def _bad(problems: list[Problem], at: str) -> Invalid:
+    # The message is for people as well, who wrote no JSON.
+    named = [(one.pointer.removeprefix(at).lstrip("/"), one.message) for one in problems]
+    told = "; ".join(f"{name} {message}".lstrip() for name, message in named)
     return Invalid(f"The metric can't be used: {told}.", code="bad_metric", problems=problems)

@@ -1,8 +1,9 @@
 """What a metric is, and what it says of one example."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
+
+from msgspec import Struct, field
 
 MetricName = Literal["exact_match", "f1", "contains", "semantic_similarity", "lm_judge", "python"]
 NAMES: tuple[MetricName, ...] = get_args(MetricName)
@@ -14,8 +15,7 @@ MODELLED = ("semantic_similarity", "lm_judge")
 LIMIT_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class MetricSpec:
+class MetricSpec(Struct, frozen=True):
     """`fields` are the outputs it looks at, in order; none for all that an example has a label for.
 
     `reference` ("package.module:function"), `code` (the digest of its files) and `timeout_s` are those of a metric in
@@ -55,8 +55,7 @@ class MetricSpec:
         return {name: value for name, value in said.items() if value is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
+class Score(Struct, frozen=True):
     """`value` is finite, and 0..1 unless a metric in Python made it. `fields` are the scores it is the mean of."""
 
     value: float
