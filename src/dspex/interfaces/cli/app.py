@@ -7,8 +7,16 @@ from typing import Any
 import typer
 
 from dspex.interfaces.cli import serve
+from dspex.interfaces.cli.listing import AllCommands
 from dspex.interfaces.cli.ports import Application
 from dspex.kit.errors import DspexError
+
+# What a person at a terminal can do about it.
+MORE = {
+    "program_missing": "`dspex programs list` shows those that there are.",
+    "dataset_missing": "`dspex datasets list` shows those that there are.",
+}
+NO_FILE = "There is no dspex.yaml in this directory: go where it is, or name it with --config."
 
 
 def build(application: Application, arguments: Sequence[str]) -> Callable[[], Any]:
@@ -18,6 +26,7 @@ def build(application: Application, arguments: Sequence[str]) -> Callable[[], An
     """
     app = typer.Typer(
         name="dspex",
+        cls=AllCommands,
         help="Serve DSPy programs in production.",
         no_args_is_help=True,
         add_completion=False,
@@ -37,7 +46,10 @@ def build(application: Application, arguments: Sequence[str]) -> Callable[[], An
         try:
             app()
         except DspexError as error:
-            print(f"dspex: {error}", file=sys.stderr)  # noqa: T201
+            told = f"{error} {MORE[error.code]}" if error.code in MORE else str(error)
+            if error.code in MORE and application.without_file():
+                told = f"{told} {NO_FILE}"
+            print(f"dspex: {told}", file=sys.stderr)  # noqa: T201
             sys.exit(1)
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""

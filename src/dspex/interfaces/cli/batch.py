@@ -17,6 +17,7 @@ from dspex.interfaces.cli.output import (
     print_fields,
     print_json,
     print_table,
+    print_text,
 )
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.remote import Remote, UrlOption
@@ -41,6 +42,9 @@ def add_to(app: typer.Typer, application: Application) -> None:
         output: Annotated[Path, typer.Option("--output", "-o", help="Where the results go, as JSON lines.")],
         version: Annotated[int | None, typer.Option(min=1, help="A version [the deployed one].")] = None,
         concurrency: Annotated[int | None, typer.Option(min=1, max=1000, help="Items at once.")] = None,
+        retry_failed: Annotated[
+            bool, typer.Option("--retry-failed", help="Run the items again that failed before.")
+        ] = False,
         project: ProjectOption = DEFAULT_PROJECT,
         url: UrlOption = None,
         config: ConfigOption = None,
@@ -48,19 +52,29 @@ def add_to(app: typer.Typer, application: Application) -> None:
     ) -> None:
         """Run a program for each line of a file, here or on a running node (--url or DSPEX_URL).
 
-        Interrupted, it goes on where it was when it is run again with the same output. Exits with 1 when an item
-        failed.
+        Run again with the same output it goes on where it was, and does nothing when all is there. Exits with 1 when
+        an item failed.
         """
         address = url or os.environ.get("DSPEX_URL")
         check_project(project)
         try:
             if address is None:
                 summary = batch_here.run(
-                    application, config, program, inputs, output, version, concurrency, project
+                    application,
+                    config,
+                    program,
+                    inputs,
+                    output,
+                    version,
+                    concurrency,
+                    project,
+                    retry_failed=retry_failed,
                 )
             else:
                 node = Remote(address, None if project == DEFAULT_PROJECT else project)
-                summary = batch_there.run(node, program, inputs, output, version, concurrency)
+                summary = batch_there.run(
+                    node, program, inputs, output, version, concurrency, retry_failed=retry_failed
+                )
         except KeyboardInterrupt:
             typer.echo("dspex: stopped; run the same command again to go on.", err=True)
             raise typer.Exit(STOPPED) from None
@@ -122,6 +136,11 @@ def _tell(summary: Summary, output: Path, as_json: bool) -> None:
     if as_json:
         print_json({**summary.to_json(), "output": str(output)})
     else:
-        typer.echo(f"{summary.completed} completed, {summary.failed} failed; the results are in {output}")
+        nothing = "nothing was left to do: " if summary.nothing_left else ""
+        typer.echo(
+            f"{nothing}{summary.completed} completed, {summary.failed} failed; the results are in {output}"
+        )
+        if (reason := summary.reason()) is not None:
+            print_text(f"all failed for one reason, the first: {reason}")
     if summary.failed:
         raise typer.Exit(1)

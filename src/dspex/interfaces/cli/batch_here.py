@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.access.records import LOCAL_OPERATOR, Principal
 from dspex.configuration.settings import Settings
 from dspex.executions.records import Execution
 from dspex.executions.requests import PredictionRequest
-from dspex.interfaces.cli.batch_output import Output, Summary, appending, read_done, read_inputs, sort
+from dspex.interfaces.cli.batch_output import Output, Summary, appending, read_done, read_inputs, write_all
 from dspex.interfaces.cli.batch_progress import Tell, showing
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.shared import job_presenters
@@ -18,6 +19,7 @@ from dspex.interfaces.shared.services import Services
 from dspex.kit import json
 from dspex.kit.errors import Exhausted, Invalid, Missing
 from dspex.kit.ids import new_id
+from dspex.kit.records import asdict
 
 Predict = Callable[[PredictionRequest], Awaitable[Execution]]
 
@@ -31,27 +33,33 @@ def run(
     version: int | None,
     concurrency: int | None,
     project: str,
+    *,
+    retry_failed: bool,
 ) -> Summary:
-    """Items that the output has already are not run again. Raises Invalid, Missing, NotExecutable, Unavailable."""
+    """Items that the output has already are not run again, save with `retry_failed` those that failed.
+
+    Raises Invalid, Missing, NotExecutable, Unavailable.
+    """
     settings, _ = application.load_settings(config, {})
     given = read_inputs(inputs)
-    done = read_done(output, given)
+    done = read_done(output, given, program, version, retry_failed=retry_failed)
     summary = Summary(len(given))
     for line in done.values():
         summary.count(line)
     left = {position: one for position, one in given.items() if position not in done}
+    summary.nothing_left = not left
     operator = replace(LOCAL_OPERATOR, project=project)
 
     async def work() -> None:
         async with application.open_services(settings) as services:
             predict = await _predict(application, settings, services, program, version, operator)
             at_once = min(concurrency or settings.jobs.batch.concurrency, len(left))
-            await _all(left, predict, operator, at_once, lines, summary, tell)
+            await _all(program, left, predict, operator, at_once, lines, summary, tell)
 
-    with appending(output) as lines, showing(summary) as tell:
+    with appending(output, done) as lines, showing(summary) as tell:
         if left:
             asyncio.run(work())
-    sort(output)
+    write_all(output, done)
     return summary
 
 
@@ -75,6 +83,7 @@ async def _predict(
 
 
 async def _all(
+    program: str,
     left: Mapping[int, Mapping[str, Any]],
     predict: Predict,
     operator: Principal,
@@ -89,7 +98,7 @@ async def _all(
         for position, inputs in items:
             size = len(json.dumps(inputs))
             request = PredictionRequest(operator, run_id, inputs, size, lane="evaluation")
-            line = await _line(position, predict, request)
+            line = await _line(position, program, predict, request)
             output.write(line)
             summary.count(line)
             tell()
@@ -102,8 +111,8 @@ async def _all(
         raise failures.exceptions[0] from None
 
 
-async def _line(position: int, predict: Predict, request: PredictionRequest) -> dict[str, Any]:
-    line: dict[str, Any] = {"position": position, "inputs": request.inputs}
+async def _line(position: int, program: str, predict: Predict, request: PredictionRequest) -> dict[str, Any]:
+    line: dict[str, Any] = {"position": position, "inputs": request.inputs, "program": program}
     try:
         execution = await predict(request)
     except (Invalid, Exhausted) as error:
@@ -112,6 +121,7 @@ async def _line(position: int, predict: Predict, request: PredictionRequest) -> 
         return {**line, "status": "failed", "execution_id": None, "error": told}
     return {
         **line,
+        "version": execution.version,
         "status": "completed" if execution.error is None else "failed",
         "execution_id": execution.id,
         **job_presenters.outcome(execution),

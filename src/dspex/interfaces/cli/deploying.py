@@ -32,11 +32,19 @@ def add_to(app: typer.Typer, application: Application) -> None:
     ) -> None:
         """Let a version of a program answer, if its gates let it."""
         details = {"version": version, "force": force, "evaluation": evaluation}
+
+        async def use(services: Services) -> Version:
+            # As the file has them now, which may be after the last start.
+            declared = (
+                application.definition(services.settings, program) if project == DEFAULT_PROJECT else None
+            )
+            gates = None if declared is None else declared[1]
+            return await deployed(
+                services, project, program, version, evaluation, force=force, declared=gates
+            )
+
         answering = with_services(
-            application,
-            config,
-            lambda services: deployed(services, project, program, version, evaluation, force=force),
-            Operation("program.deploy", program, project, details),
+            application, config, use, Operation("program.deploy", program, project, details)
         )
         _say(program, answering, as_json)
 

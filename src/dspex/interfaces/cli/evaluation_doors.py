@@ -147,6 +147,11 @@ class There:
     def cancel(self, evaluation_id: str) -> dict[str, Any]:
         return self._node.request("POST", f"{_path(evaluation_id)}/cancel", {})
 
+    def resume(self, evaluation_id: str) -> dict[str, Any]:
+        """A paused one: its job has its id."""
+        self._node.request("POST", f"/v1/jobs/{quote(evaluation_id, safe='')}/resume", {})
+        return self.get(evaluation_id)
+
     def _listed(self, path: str, limit: int, **query: str | None) -> list[dict[str, Any]]:
         given = {name: value for name, value in query.items() if value is not None}
         found: list[dict[str, Any]] = []

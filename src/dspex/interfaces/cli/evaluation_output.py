@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from dspex.interfaces.cli.output import print_fields, print_table, print_text
+from dspex.interfaces.cli.output import print_fields, print_table, print_text, score_text
 from dspex.interfaces.cli.waiting import telling_why
 from dspex.kit import json
 
@@ -44,7 +44,7 @@ def watching(examples: int) -> Iterator[Tell]:
             bar.update(
                 task,
                 completed=progress["scored"] + progress["failed"],
-                mean="-" if mean is None else f"{mean:.3f}",
+                mean=score_text(mean) or "-",
                 failed=progress["failed"],
                 cost="" if not cost else f"${cost:.4f}",
             )
@@ -62,8 +62,8 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
         "status": _status(evaluation),
         "error": evaluation["error"] and evaluation["error"]["message"],
         "mean": _mean(report) or _so_far(evaluation),
-        "median": report.get("median"),
-        "stdev": report.get("stdev"),
+        "median": score_text(report.get("median")),
+        "stdev": score_text(report.get("stdev")),
         "examples": _examples(evaluation),
         "failures": _failures(report),
         "cost_usd": report.get("cost_usd"),
@@ -121,7 +121,7 @@ def print_results(results: list[dict[str, Any]]) -> None:
     rows = [
         (
             one["position"],
-            one["score"],
+            score_text(one["score"]),
             _short(one["outputs"]) if one["error"] is None else _told(one["error"]),
             one["latency_ms"],
             one["cost_usd"],
@@ -148,8 +148,9 @@ def _cut(text: str) -> str:
 
 def print_comparison(comparison: Mapping[str, Any], differences: list[dict[str, Any]]) -> None:
     a, b, paired = comparison["a"], comparison["b"], comparison["paired"]
-    names = ("mean", "scored", "failed", "cost_usd", "lm_calls", "tokens")
-    rows = [(name, a[name], b[name]) for name in names]
+    names = ("scored", "failed", "cost_usd", "lm_calls", "tokens")
+    rows = [("mean", score_text(a["mean"]), score_text(b["mean"]))]
+    rows += [(name, a[name], b[name]) for name in names]
     for share in ("p50", "p95"):
         rows.append((f"{share} ms", *(side["latency_ms"] and side["latency_ms"][share] for side in (a, b))))
     print_table(
@@ -167,7 +168,8 @@ def print_comparison(comparison: Mapping[str, Any], differences: list[dict[str, 
     if differences:
         typer.echo("")
         table = [
-            (one["position"], _score(one["a"]), _score(one["b"]), one["difference"]) for one in differences
+            (one["position"], _score(one["a"]), _score(one["b"]), score_text(one["difference"]))
+            for one in differences
         ]
         print_table(("row", "a", "b", "b - a"), table, "")
 
@@ -175,4 +177,4 @@ def print_comparison(comparison: Mapping[str, Any], differences: list[dict[str, 
 def _score(result: Mapping[str, Any] | None) -> Any:
     if result is None:
         return "not run"
-    return result["score"] if result["error"] is None else result["error"]["code"]
+    return score_text(result["score"]) if result["error"] is None else result["error"]["code"]

@@ -5,9 +5,10 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.access.records import CLI, DEFAULT_PROJECT, LOCAL_OPERATOR, Author
 from dspex.access.rules import check_project
@@ -18,16 +19,12 @@ from dspex.interfaces.cli.evaluation_doors import There
 from dspex.interfaces.cli.evaluation_output import Tell, watching
 from dspex.interfaces.cli.ports import Application, WorkingHere
 from dspex.interfaces.cli.remote import Remote
-from dspex.interfaces.cli.waiting import check_goes_on
+from dspex.interfaces.cli.waiting import STILL, Left, check_goes_on, interrupted
 from dspex.interfaces.shared import evaluation_presenters as presenters
 from dspex.kit import json
-from dspex.kit.errors import Invalid, Missing
+from dspex.kit.errors import Invalid
 
 LOOK_S = 0.5
-
-
-class Left(Exception):
-    """Whoever waited does so no more; the message says what becomes of the evaluation."""
 
 
 def read_metric_option(text: str) -> Any:
@@ -65,6 +62,8 @@ def resume(
         return _here(application, config, project, evaluation_id, {}, watch=True)
     made = node.get(evaluation_id)
     check_goes_on("evaluation", evaluation_id, made["status"])
+    if made["status"] == "paused":
+        made = node.resume(evaluation_id)
     return _wait_there(node, made)
 
 
@@ -79,7 +78,7 @@ def _node(url: str | None, project: str) -> There | None:
 def _wait_there(node: There, made: dict[str, Any]) -> dict[str, Any]:
     try:
         with watching(made["examples"]) as tell:
-            while made["completed_at"] is None:
+            while made["status"] not in STILL:
                 tell(made)
                 time.sleep(LOOK_S)
                 made = node.get(made["id"])
@@ -101,8 +100,10 @@ def _here(
 ) -> dict[str, Any]:
     settings, _ = application.load_settings(config, {})
     known: list[str] = [] if evaluation_id is None else [evaluation_id]
+    elsewhere: str | None = None
 
     async def work() -> dict[str, Any]:
+        nonlocal elsewhere
         async with application.working_here(settings) as here:
             evaluations = here.services.evaluations
             if evaluation_id is None:
@@ -111,9 +112,15 @@ def _here(
             else:
                 evaluation = await evaluations.get(project, evaluation_id)
                 check_goes_on("evaluation", evaluation.id, evaluation.status)
+                if evaluation.status == "paused":
+                    await here.services.jobs.resume(project, evaluation.id)
             if watch:
-                with watching(evaluation.examples) as tell:
-                    await _finished(here, evaluation, tell)
+                try:
+                    with watching(evaluation.examples) as tell:
+                        await _finished(here, evaluation, tell)
+                except asyncio.CancelledError:
+                    elsewhere = await here.elsewhere(project, evaluation.id)
+                    raise
                 evaluation = await evaluations.get(project, evaluation.id)
             return presenters.evaluation(evaluation)
 
@@ -122,13 +129,10 @@ def _here(
     except KeyboardInterrupt:
         if not known:
             raise Left("stopped before it was asked for.") from None
-        raise Left(
-            f"stopped; `dspex eval resume {known[0]}` goes on with it, `dspex eval cancel {known[0]}` ends it."
-        ) from None
+        raise interrupted("eval", known[0], elsewhere) from None
 
 
 async def _created(here: WorkingHere, project: str, wanted: Mapping[str, Any]) -> Evaluation:
-    """What the file declares is made the database's where it is not there yet."""
     services = here.services
     name, version = named(wanted["dataset"])
     given = Wanted(
@@ -145,13 +149,8 @@ async def _created(here: WorkingHere, project: str, wanted: Mapping[str, Any]) -
     operator = replace(LOCAL_OPERATOR, project=project)
     author = Author(project, CLI)
     async with services.audit.operation(author, "evaluation.create", given.program) as told:
-        try:
-            made = await services.evaluations.create(operator, given, services.code)
-        except Missing:
-            if project != DEFAULT_PROJECT:
-                raise
-            await here.declare()
-            made = await services.evaluations.create(operator, given, services.code)
+        await here.declare(project)
+        made = await services.evaluations.create(operator, given, services.code)
         told["evaluation"] = made.id
     return made
 
@@ -170,6 +169,9 @@ async def _finished(here: WorkingHere, evaluation: Evaluation, tell: Tell) -> No
         while not stop.is_set():
             found = await here.services.evaluations.get(evaluation.project, evaluation.id)
             tell(presenters.evaluation(found))
+            if found.status == "paused":
+                # By somebody else: it is not done here before it is resumed.
+                stop.set()
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await stop.wait()

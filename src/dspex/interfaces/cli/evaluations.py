@@ -1,6 +1,6 @@
 """`dspex eval`: how good a program is."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import typer
 
@@ -14,24 +14,36 @@ from dspex.interfaces.cli.evaluation_output import (
     print_evaluation,
     print_results,
 )
+from dspex.interfaces.cli.listing import Commands, Sections
 from dspex.interfaces.cli.output import (
     ConfigOption,
     JsonOption,
     ProjectOption,
     print_json,
     print_table,
+    score_text,
 )
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import one_of
 from dspex.interfaces.cli.remote import UrlOption
+from dspex.interfaces.cli.waiting import UNDONE, Left
 
 IdArgument = Annotated[str, typer.Argument(help="An evaluation's id.")]
 WatchOption = Annotated[bool, typer.Option("--watch/--no-watch", help="Wait until it is over.")]
 STOPPED = 130
 
 
+class _Commands(Commands):
+    sections: ClassVar[Sections] = {
+        "Evaluating": ("run", "resume", "cancel"),
+        "Looking": ("list", "show", "results", "compare"),
+    }
+
+
 def add_to(app: typer.Typer, application: Application) -> None:
-    group = typer.Typer(help="Evaluate programs over datasets; look at evaluations and compare them.")
+    group = typer.Typer(
+        cls=_Commands, help="Evaluate programs over datasets; look at evaluations and compare them."
+    )
     app.add_typer(group, name="eval", no_args_is_help=True)
 
     @group.command()
@@ -61,7 +73,8 @@ def add_to(app: typer.Typer, application: Application) -> None:
     ) -> None:
         """Score a program on a dataset: here, or on a running node (--url or DSPEX_URL).
 
-        Without a worker on the database this very command does it. Exits with 1 when the evaluation failed.
+        Without a worker on the database this very command does it. Exits with 1 when the evaluation failed or was
+        cancelled.
         """
         wanted = {
             "program": program,
@@ -176,11 +189,11 @@ def add_to(app: typer.Typer, application: Application) -> None:
 def _watched(wait: Any, as_json: bool) -> None:
     try:
         evaluation = wait()
-    except evaluation_runs.Left as left:
+    except Left as left:
         typer.echo(f"dspex: {left}", err=True)
         raise typer.Exit(STOPPED) from None
     _print(evaluation, as_json)
-    if evaluation["status"] == "failed":
+    if evaluation["status"] in UNDONE:
         raise typer.Exit(1)
 
 
@@ -195,7 +208,7 @@ def _line(one: dict[str, Any]) -> tuple[Any, ...]:
         metric_text(one["metric"]),
         one["status"],
         progress.get("scored"),
-        progress.get("mean"),
+        score_text(progress.get("mean")),
     )
 
 

@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import typer
+from msgspec.structs import replace
 from pydantic import TypeAdapter, ValidationError
 
 from dspex.access.records import CLI, DEFAULT_PROJECT, LOCAL_OPERATOR, Author, Key, Role

@@ -1,13 +1,13 @@
 """`dspex migrate` and `dspex doctor`: what an operator asks for."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dspex.interfaces.cli.ports import Application
+from dspex.kit.records import asdict
 
 _MARKS = {"ok": ("ok  ", "green"), "warning": ("warn", "yellow"), "failed": ("FAIL", "red")}
 

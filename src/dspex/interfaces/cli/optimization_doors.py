@@ -3,19 +3,19 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
+from msgspec.structs import replace
+
 from dspex.access.records import DEFAULT_PROJECT, LOCAL_OPERATOR
 from dspex.access.rules import check_project
-from dspex.interfaces.cli.ports import Application, WorkingHere
+from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.remote import Remote
 from dspex.interfaces.cli.session import Operation, with_services
 from dspex.interfaces.shared import optimization_presenters as presenters
 from dspex.interfaces.shared.services import Services
-from dspex.kit.errors import Missing
 from dspex.optimizations.records import OptimizationFilter, Order
 from dspex.optimizations.service import Estimate
 
@@ -54,17 +54,6 @@ def order_of(wanted: Mapping[str, Any]) -> Order:
     return Order(**{name: value for name, value in wanted.items() if value is not None})
 
 
-async def declared_first(here: WorkingHere, project: str, use: Callable[[], Awaitable[T]]) -> T:
-    """What the file declares is made the database's where it is not there yet."""
-    try:
-        return await use()
-    except Missing:
-        if project != DEFAULT_PROJECT:
-            raise
-        await here.declare()
-        return await use()
-
-
 class Here:
     def __init__(self, application: Application, config: Path | None, project: str) -> None:
         self._application = application
@@ -91,9 +80,8 @@ class Here:
 
         async def use() -> Estimate:
             async with self._application.working_here(settings) as here:
-                return await declared_first(
-                    here, self._project, lambda: here.services.optimizations.estimate(operator, order)
-                )
+                await here.declare(self._project)
+                return await here.services.optimizations.estimate(operator, order)
 
         return dict(presenters.estimate(asyncio.run(use())))
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from dspex.interfaces.cli.output import print_fields
+from dspex.interfaces.cli.output import print_fields, score_text
 from dspex.interfaces.cli.waiting import telling_why
 from dspex.kit import json
 
@@ -96,7 +96,7 @@ def print_estimate(document: Mapping[str, Any]) -> None:
 
 def _status(document: Mapping[str, Any]) -> str:
     result = document.get("result") or {}
-    if document["status"] == "completed" and not result.get("improved", True):
+    if document["status"] == "completed" and result.get("improved") is False:
         return "completed, no better than before"
     return str(document["status"])
 
@@ -118,11 +118,7 @@ def _scores(document: Mapping[str, Any]) -> str:
     before, now = document["baseline_score"], document["score"]
     if before is None and now is None:
         return ""
-    return f"{_score(before)} -> {_score(now)}"
-
-
-def _score(score: float | None) -> str:
-    return "?" if score is None else f"{score:.3f}"
+    return f"{score_text(before) or '?'} -> {score_text(now) or '?'}"
 
 
 def _spent(document: Mapping[str, Any]) -> str:

@@ -3,27 +3,22 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from dspex.access.records import CLI, LOCAL_OPERATOR, Author
-from dspex.interfaces.cli.optimization_doors import There, declared_first, node_at, order_of
+from dspex.interfaces.cli.optimization_doors import There, node_at, order_of
 from dspex.interfaces.cli.optimization_output import watching
 from dspex.interfaces.cli.ports import Application, WorkingHere
-from dspex.interfaces.cli.waiting import check_goes_on
+from dspex.interfaces.cli.waiting import STILL, Left, check_goes_on, interrupted
 from dspex.interfaces.shared import optimization_presenters as presenters
 from dspex.kit import json
 from dspex.kit.errors import Invalid
 from dspex.optimizations.records import Optimization
 
 LOOK_S = 0.5
-# Nobody who waits sees anything happen any more.
-STILL = ("completed", "failed", "cancelled", "paused")
-
-
-class Left(Exception):
-    """Whoever waited does so no more; the message says what becomes of the optimization."""
 
 
 def read_settings(given: Sequence[str]) -> dict[str, Any]:
@@ -95,8 +90,10 @@ def _here(
 ) -> dict[str, Any]:
     settings, _ = application.load_settings(config, {})
     known: list[str] = [] if optimization_id is None else [optimization_id]
+    elsewhere: str | None = None
 
     async def work() -> dict[str, Any]:
+        nonlocal elsewhere
         async with application.working_here(settings) as here:
             optimizations = here.services.optimizations
             if optimization_id is None:
@@ -108,7 +105,11 @@ def _here(
                 if made.state == "paused":
                     made = await optimizations.resume(project, made.id)
             if watch:
-                await _finished(here, made)
+                try:
+                    await _finished(here, made)
+                except asyncio.CancelledError:
+                    elsewhere = await here.elsewhere(project, made.id)
+                    raise
             return dict(presenters.whole_optimization(await optimizations.get(project, made.id)))
 
     try:
@@ -116,9 +117,7 @@ def _here(
     except KeyboardInterrupt:
         if not known:
             raise Left("stopped before it was asked for.") from None
-        raise Left(
-            f"stopped; `dspex optimize resume {known[0]}` goes on with it, `dspex optimize cancel {known[0]}` ends it."
-        ) from None
+        raise interrupted("optimize", known[0], elsewhere) from None
 
 
 async def _created(here: WorkingHere, project: str, wanted: Mapping[str, Any]) -> Optimization:
@@ -126,7 +125,8 @@ async def _created(here: WorkingHere, project: str, wanted: Mapping[str, Any]) -
     operator, order = replace(LOCAL_OPERATOR, project=project), order_of(wanted)
     author = Author(project, CLI)
     async with services.audit.operation(author, "optimization.create", order.program) as told:
-        made, _ = await declared_first(here, project, lambda: services.optimizations.create(operator, order))
+        await here.declare(project)
+        made, _ = await services.optimizations.create(operator, order)
         told["id"] = made.id
     return made
 

@@ -1,14 +1,15 @@
 """`dspex optimize`: better versions of programs."""
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
 
 from dspex.access.records import DEFAULT_PROJECT
 from dspex.interfaces.cli import optimization_runs
 from dspex.interfaces.cli.evaluation_runs import read_metric_option
+from dspex.interfaces.cli.listing import Commands, Sections
 from dspex.interfaces.cli.optimization_doors import Change, door
 from dspex.interfaces.cli.optimization_output import print_estimate, print_optimization
 from dspex.interfaces.cli.output import (
@@ -17,10 +18,12 @@ from dspex.interfaces.cli.output import (
     ProjectOption,
     print_json,
     print_table,
+    score_text,
 )
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import one_of
 from dspex.interfaces.cli.remote import UrlOption
+from dspex.interfaces.cli.waiting import UNDONE, Left
 from dspex.jobs.records import STATES
 
 IdArgument = Annotated[str, typer.Argument(help="An optimization's id.")]
@@ -36,20 +39,45 @@ SetOption = Annotated[
     typer.Option("--set", help="A parameter of the optimizer, as name=value; again for each."),
 ]
 ValidationOption = Annotated[
-    str | None, typer.Option(help="What it is measured by [a share of the dataset, held out].")
+    str | None, typer.Option(help="The dataset that it is measured by [a share of the first, held out].")
 ]
-ShareOption = Annotated[float | None, typer.Option("--share", help="How much is held out [0.3].")]
+ShareOption = Annotated[
+    float | None, typer.Option("--share", help="How much of the dataset is held out [0.3].")
+]
 VersionOption = Annotated[
     int | None, typer.Option("--program-version", min=1, help="A version [the deployed one].")
 ]
 STOPPED = 130
 
 
-class _RunsByDefault(TyperGroup):
-    """What is no command is a program's name: `dspex optimize qa questions` is `dspex optimize run qa questions`."""
+class _RunsByDefault(Commands):
+    """What is no command is a program's name: `dspex optimize qa questions` is `dspex optimize run qa questions`.
+
+    So are options before it.
+    """
+
+    sections: ClassVar[Sections] = {
+        "Optimizing": ("run", "estimate", "resume", "pause", "cancel"),
+        "Looking": ("list", "show", "keep"),
+    }
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0].startswith("-") and args[0] != "--help":
+            named = [one for one in args if one in self.commands]
+            if named:
+                ctx.fail(f"Options go behind the command: dspex optimize {named[0]} {args[0]} …")
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in self.commands and not args[0].startswith("-"):
+            if len(args) == 1:
+                near = get_close_matches(args[0], self.commands, 1)
+                meant = f" Did you mean `dspex optimize {near[0]}`?" if near else ""
+                ctx.fail(
+                    f"{args[0]!r} is none of the commands here.{meant} If it is a program, name a dataset as well: "
+                    f"dspex optimize {args[0]} DATASET."
+                )
             args = ["run", *args]
         return super().resolve_command(ctx, args)
 
@@ -75,8 +103,10 @@ def add_to(app: typer.Typer, application: Application) -> None:
         seed: Annotated[int, typer.Option(help="The same seed, the same rows and draws.")] = 0,
         threads: Annotated[int | None, typer.Option(help="Model calls at once [8].")] = None,
         deploy: Annotated[bool, typer.Option("--deploy", help="Let a better version answer.")] = False,
-        unique: Annotated[bool, typer.Option("--unique", help="Not again what was done.")] = False,
-        cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Take answers that are kept.")] = True,
+        unique: Annotated[bool, typer.Option("--unique", help="Not again what was done before.")] = False,
+        cache: Annotated[
+            bool, typer.Option("--cache/--no-cache", help="Take answers that caches have.")
+        ] = True,
         watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Wait until it is over.")] = True,
         project: ProjectOption = DEFAULT_PROJECT,
         url: UrlOption = None,
@@ -85,7 +115,8 @@ def add_to(app: typer.Typer, application: Application) -> None:
     ) -> None:
         """Have an optimizer look for a better version: here, or on a running node (--url or DSPEX_URL).
 
-        Without a worker on the database this very command does it. Exits with 1 when the optimization failed.
+        Without a worker on the database this very command does it. Exits with 1 when the optimization failed or was
+        cancelled.
         """
         wanted = {
             **_order(program, dataset, optimizer, metric, setting, validation, share, version, budget, seed),
@@ -142,7 +173,11 @@ def add_to(app: typer.Typer, application: Application) -> None:
             *("id", "created_at", "program", "version", "optimizer", "status"),
             *("baseline_score", "score", "result_version", "cost_usd"),
         )
-        print_table(columns, [[one[name] for name in columns] for one in found], "No optimizations.")
+        rows = [
+            [score_text(one[name]) if name.endswith("score") else one[name] for name in columns]
+            for one in found
+        ]
+        print_table(columns, rows, "No optimizations.")
 
     @group.command()
     def show(
@@ -242,11 +277,11 @@ def _order(
 def _finish(work: Callable[[], dict[str, Any]], as_json: bool) -> None:
     try:
         done = work()
-    except optimization_runs.Left as left:
+    except Left as left:
         typer.echo(f"dspex: {left}", err=True)
         raise typer.Exit(STOPPED) from None
     _print(done, as_json)
-    if done["status"] == "failed":
+    if done["status"] in UNDONE:
         raise typer.Exit(1)
 
 

@@ -45,6 +45,11 @@ def print_fields(document: Mapping[str, Any], names: Sequence[str]) -> None:
             print_text(f"{name.ljust(width)}  {_cell(document[name])}")
 
 
+def score_text(score: float | None) -> str | None:
+    """Four decimals, as in every table."""
+    return None if score is None else f"{score:.4f}"
+
+
 def print_text(text: str) -> None:
     """A line as it is; what has no UTF-8 form is shown as an escape."""
     typer.echo(text.encode(errors="backslashreplace").decode())

@@ -3,17 +3,17 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from msgspec import Struct
 
 from dspex.configuration.settings import Settings
 from dspex.interfaces.shared.services import Services
 from dspex.programs.records import Definition, ProgramSettings
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing `dspex doctor` looked at; `advice` says what to do when it is not ok."""
 
     subject: str
@@ -27,12 +27,19 @@ class WorkingHere(Protocol):
 
     services: Services
 
-    async def declare(self) -> None:
-        """Makes programs and datasets of the configuration file those of the database, as a server does."""
+    async def declare(self, project: str) -> None:
+        """Makes programs and datasets of the configuration file those of the database, as a server does.
+
+        They are the default project's; for another one nothing is done.
+        """
         ...
 
     async def finish(self, project: str, job_id: str, stop: asyncio.Event) -> None:
         """Returns when the job is over: done here, or by a worker that runs. Gives it back when it is to stop."""
+        ...
+
+    async def elsewhere(self, project: str, job_id: str) -> str | None:
+        """The node that does the job, or those of which one will; None when nobody does before it is resumed."""
         ...
 
 
@@ -47,6 +54,10 @@ class Application(Protocol):
 
     def load_settings(self, file: Path | None, overrides: Mapping[str, Any]) -> tuple[Settings, Path | None]:
         """The settings and the file they came from."""
+        ...
+
+    def without_file(self) -> bool:
+        """Whether settings were loaded, and no configuration file was given or found."""
         ...
 
     def open_services(self, settings: Settings) -> AbstractAsyncContextManager[Services]:

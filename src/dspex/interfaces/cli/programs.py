@@ -13,6 +13,7 @@ from dspex.interfaces.cli.output import (
     print_fields,
     print_json,
     print_table,
+    score_text,
 )
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.session import Operation, with_services
@@ -255,7 +256,7 @@ def _print_lineage(lineage: dict[str, Any] | None) -> None:
     shown = {
         "made by": f"{lineage['optimizer']}, of version {parent['version']}",
         "learned from": f"{dataset['name']}@{dataset['version']}, {lineage['train_rows']} rows",
-        "score": f"{lineage['baseline_score']} -> {lineage['score']} ({lineage['scored_on']})",
+        "score": f"{score_text(lineage['baseline_score'])} -> {score_text(lineage['score'])} ({lineage['scored_on']})",
         "cost_usd": lineage["cost_usd"],
         "optimization": lineage["optimization"],
     }

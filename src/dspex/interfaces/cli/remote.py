@@ -3,15 +3,15 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 from urllib import request as http
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 import typer
+from msgspec import Struct
 
 from dspex.interfaces.cli.ports import Application
 from dspex.kit import json
@@ -32,8 +32,7 @@ CHUNK = 65_536
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
+class Remote(Struct, frozen=True):
     """A running node. `project` is the one to act in, where the key may; None: the key's own."""
 
     url: str
@@ -42,14 +41,12 @@ class Remote:
     def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return request(method, path, body, url=self.url, project=self.project)
 
-    def upload(self, path: str, file: Path) -> dict[str, Any]:
+    def upload(self, path: str, lines: bytes) -> dict[str, Any]:
         """Sends JSON lines. Raises as `request` does."""
-        with file.open("rb") as lines:
-            length = {"content-type": "application/x-ndjson", "content-length": str(file.stat().st_size)}
-            asked = _asked(self.url, path, "POST", lines, self.project, length)
-            with _opened(asked, self.url) as answer:
-                document: dict[str, Any] = json.loads(answer.read())
-                return document
+        asked = _asked(self.url, path, "POST", lines, self.project, {"content-type": "application/x-ndjson"})
+        with _opened(asked, self.url) as answer:
+            document: dict[str, Any] = json.loads(answer.read())
+            return document
 
     def download(self, path: str) -> Iterator[bytes]:
         """What the node answers, as it comes. Raises as `request` does."""
@@ -93,7 +90,7 @@ def _asked(
     base: str,
     path: str,
     method: str,
-    body: bytes | BinaryIO | None,
+    body: bytes | None,
     project: str | None,
     more: Mapping[str, str] | None = None,
 ) -> http.Request:

@@ -2,10 +2,10 @@
 
 import json
 import os
-from dataclasses import replace
 from typing import Annotated, Any, Literal, cast
 
 import typer
+from msgspec.structs import replace
 
 from dspex.access.records import DEFAULT_PROJECT, LOCAL_OPERATOR
 from dspex.access.rules import check_project

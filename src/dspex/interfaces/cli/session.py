@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec import Struct, field
 
 from dspex.access.records import CLI, Author
 from dspex.access.rules import check_project
@@ -14,8 +15,7 @@ from dspex.interfaces.shared.services import Services
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """What the audit log tells of a command."""
 
     action: str

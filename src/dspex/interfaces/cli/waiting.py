@@ -8,7 +8,27 @@ from dspex.kit.errors import Conflict
 if TYPE_CHECKING:
     from rich.console import Console
 
+# Nobody who waits sees anything happen any more.
+STILL = ("completed", "failed", "cancelled", "paused")
+# Over, and not as whoever asked for it wanted.
+UNDONE = ("failed", "cancelled")
 Reason = Callable[[str, str | None], None]
+
+
+class Left(Exception):
+    """Whoever waited does so no more; the message says what becomes of the job."""
+
+
+def interrupted(group: str, job_id: str, node: str | None) -> Left:
+    """Of a command on this database: `node` goes on with the job, None when nobody does before it is resumed."""
+    if node is None:
+        return Left(
+            f"stopped; `dspex {group} resume {job_id}` goes on with it, `dspex {group} cancel {job_id}` ends it."
+        )
+    return Left(
+        f"no longer watched; it goes on on {node}. `dspex {group} cancel {job_id}` ends it, "
+        f"`dspex {group} show {job_id}` says how far it is."
+    )
 
 
 def telling_why(console: "Console") -> Reason:
@@ -35,7 +55,7 @@ def telling_why(console: "Console") -> Reason:
 
 def check_goes_on(what: str, job_id: str, status: str) -> None:
     """Raises Conflict (code job_state) for one that only a retry would begin anew."""
-    if status in ("failed", "cancelled"):
+    if status in UNDONE:
         raise Conflict(
             f"The {what} is {status}, and does not go on by itself; `dspex jobs retry {job_id}` begins it again.",
             code="job_state",

@@ -1,15 +1,17 @@
 """`dspex cache warm-embeddings`: the texts of a file are embedded by a running node, which keeps their vectors."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from dspex.interfaces.cli.batch_output import Summary
 from dspex.interfaces.cli.batch_progress import showing
 from dspex.interfaces.cli.remote import Remote
 from dspex.kit import json
 from dspex.kit.errors import DspexError, Invalid
+from dspex.kit.records import asdict
 
 # Of one request: well below what a node takes, so that progress shows and little is asked twice after a failure.
 TEXTS, CHARACTERS = 256, 128 * 1024
@@ -17,8 +19,7 @@ TEXTS, CHARACTERS = 256, 128 * 1024
 TOLD = 100
 
 
-@dataclass(slots=True)
-class Warmed:
+class Warmed(Struct):
     """`cost_usd` is None when the price of some is not known; hits were kept before."""
 
     texts: int = 0
@@ -41,8 +42,7 @@ class Warmed:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class _Bad:
+class _Bad(Struct, frozen=True):
     reason: str
 
 

@@ -72,7 +72,8 @@ def analytics_router(services: Services) -> APIRouter:
         return Document(
             {
                 name: operation_presenters.activity(
-                    await services.analytics.activity(caller.project, since=now - length, until=now)
+                    await services.analytics.activity(caller.project, since=now - length, until=now),
+                    await services.optimizations.outcomes(caller.project, since=now - length, until=now),
                 )
                 for name, length in STRETCHES.items()
             }
@@ -80,10 +81,12 @@ def analytics_router(services: Services) -> APIRouter:
 
     @router.get("/alerts", response_model=shown.Listed[operations.Alert], dependencies=[READS])
     async def alerts(caller: Caller, query: Annotated[AlertList, FromQuery()]) -> Document:
-        """What this process sees: alerts that last, then those that are over, each the newest first."""
+        """Alerts that last, as of at most five seconds ago, then those that are over, each the newest first."""
         watch = services.observed.alerts
+        recent = await watch.recent(caller.project) if query.state != "active" else []
+        over = {alert.id for alert in recent}
         active = watch.active(caller.project) if query.state != "recent" else []
-        recent = watch.recent(caller.project) if query.state != "active" else []
+        active = [alert for alert in active if alert.id not in over]
         return Document(
             {"data": [operation_presenters.alert(one) for one in (*active, *recent)], "next_cursor": None}
         )

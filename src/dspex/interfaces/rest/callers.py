@@ -1,6 +1,6 @@
 """Who a request comes from: the key in its headers, and the project an admin acts in."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from dspex.access.audit import Audit
 from dspex.access.records import DEFAULT_PROJECT, LOCAL, LOCAL_OPERATOR, Author, Principal

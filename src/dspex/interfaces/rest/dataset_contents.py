@@ -1,7 +1,6 @@
 """/v1/datasets/{name}: what is in a dataset, and what can be made of it."""
 
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -17,6 +16,7 @@ from dspex.interfaces.shared import dataset_presenters as presenters
 from dspex.interfaces.shared.documents import Listed
 from dspex.interfaces.shared.services import Services
 from dspex.kit import json
+from dspex.kit.records import asdict
 
 _Version = Annotated[WhichVersion, Query()]
 _LINES: dict[int | str, dict[str, Any]] = {

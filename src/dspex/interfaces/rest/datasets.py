@@ -1,6 +1,5 @@
 """/v1/datasets: sets of examples, in immutable versions."""
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -30,6 +29,7 @@ from dspex.interfaces.shared import dataset_presenters as presenters
 from dspex.interfaces.shared.documents import Listed
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import Invalid
+from dspex.kit.records import asdict
 
 _Version = Annotated[WhichVersion, Query()]
 _TEXT = {"type": "string"}

@@ -1,9 +1,9 @@
 """/v1/programs/{name}/gates: what versions have to show before they answer."""
 
-from dataclasses import replace
 from typing import Annotated
 
 from fastapi import APIRouter
+from msgspec.structs import replace
 from pydantic import Field
 
 from dspex.configuration.gates import Gates

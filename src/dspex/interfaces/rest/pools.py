@@ -1,6 +1,5 @@
 """/v1/pools: worker processes with real DSPy, and what users' modules are before they are registered."""
 
-from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
@@ -13,6 +12,7 @@ from dspex.interfaces.shared import documents as shown
 from dspex.interfaces.shared import operation_presenters, operations
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import Invalid
+from dspex.kit.records import asdict
 from dspex.programs.definitions import choose_model, define
 from dspex.programs.ports import Refused
 

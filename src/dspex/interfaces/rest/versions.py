@@ -1,9 +1,9 @@
 """/v1/programs/{name}/...: its versions, what differs between them, moving them, and how they did."""
 
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
+from msgspec.structs import replace
 from pydantic import Field
 
 from dspex.access.records import Principal

@@ -1,11 +1,11 @@
 """Datasets and feedback as documents."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dspex.datasets.records import Dataset, Row, Verdict
 from dspex.executions.feedback.records import Feedback
+from dspex.kit.records import asdict
 
 if TYPE_CHECKING:
     from dspex.interfaces.shared import dataset_documents as shown

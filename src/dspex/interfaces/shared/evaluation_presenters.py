@@ -1,9 +1,9 @@
 """How evaluations look to a caller."""
 
-from dataclasses import asdict
 from typing import Any
 
 from dspex.evaluations.records import Evaluation, ExampleResult, Pair
+from dspex.kit.records import asdict
 
 
 def evaluation(record: Evaluation) -> dict[str, Any]:

@@ -1,10 +1,13 @@
 """Deploying by the program's gates, and what an evaluation shows them of a version."""
 
+from msgspec.structs import replace
+
 from dspex.evaluations.evidence import MOST_UNKNOWN
 from dspex.evaluations.records import Evaluation
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import Conflict
-from dspex.programs.records import Measured, Program, Version
+from dspex.optimizations.learned import learned_by
+from dspex.programs.records import Measured, Program, ProgramSettings, Version
 
 
 async def measured_by(services: Services, program: Program, version: Version, evaluation_id: str) -> Measured:
@@ -28,8 +31,8 @@ async def measured_by(services: Services, program: Program, version: Version, ev
     if not evidence.enough:
         raise _wrong(
             f"{evidence.unknown} of {rows} examples have no score, through no fault of the program, and "
-            f"{evidence.scored} have one; at most {MOST_UNKNOWN:.0%} may have none. Retry it "
-            f"(POST /v1/jobs/{found.id}/retry), or evaluate again."
+            f"{evidence.scored} have one; at most {MOST_UNKNOWN:.0%} may have none. Evaluate again "
+            "(POST /v1/evaluations)."
         )
     await _check_held_out(services, version, found)
     gates = program.settings.gates
@@ -43,16 +46,24 @@ async def measured_by(services: Services, program: Program, version: Version, ev
 
 async def _check_held_out(services: Services, version: Version, evaluation: Evaluation) -> None:
     """What the version, or one that it was made from, learned from says nothing of how it does on anything else."""
-    learner: Version | None = version
-    while learner is not None:
-        learned = (learner.lineage or {}).get("dataset") or {}
-        if learned.get("digest") == evaluation.dataset_digest:
+    learned = await learned_by(services.programs, services.datasets, version)
+    if not learned:
+        return
+    dataset = await services.datasets.get(version.project, evaluation.dataset, evaluation.dataset_version)
+    inputs = [digest async for page in services.datasets.inputs(dataset) for digest in page]
+    for one in learned:
+        known = sum(digest in one.inputs for digest in inputs) if one.inputs is not None else 0
+        if known:
             raise _wrong(
-                f"The evaluation is over {evaluation.dataset!r}, which version {learner.number} was optimized on; name "
-                "one over rows that were held out."
+                f"{known} of {len(inputs)} rows of {evaluation.dataset!r} have the inputs of rows that version "
+                f"{one.version} was optimized on; name an evaluation over rows that were held out."
             )
-        parent = learner.parent_id
-        learner = None if parent is None else await services.programs.version(version.project, parent)
+    for one in learned:
+        if one.inputs is None:
+            raise _wrong(
+                f"Version {one.version} was optimized on {one.dataset!r}, which was deleted since, so nobody can know "
+                f"which rows of {evaluation.dataset!r} it has not seen; deploy by force, or a version not made from it."
+            )
 
 
 def _wrong(message: str) -> Conflict:
@@ -67,9 +78,15 @@ async def deployed(
     evaluation: str | None,
     *,
     force: bool,
+    declared: ProgramSettings | None = None,
 ) -> Version:
-    """The version that answers now. Raises Missing, Conflict."""
+    """The version that answers now; `declared` has the gates, where the program's own may be of before.
+
+    Raises Missing, Conflict.
+    """
     program = await services.programs.get(project, name)
+    if declared is not None and program.source == "file":
+        program = replace(program, settings=replace(program.settings, gates=declared.gates))
     if number is None:
         version = await services.programs.deployable(program)
     else:

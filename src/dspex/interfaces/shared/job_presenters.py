@@ -1,12 +1,12 @@
 """How jobs, batches and queues look to a caller."""
 
-from dataclasses import asdict
 from typing import Any
 
 from dspex.executions.batches.records import BatchResult
 from dspex.executions.records import Execution
 from dspex.interfaces.shared import presenters
 from dspex.jobs.records import Job, QueueState
+from dspex.kit.records import asdict
 
 # What a caller of a background execution knows these states by.
 _BATCH_STATUS = {"queued": "pending"}

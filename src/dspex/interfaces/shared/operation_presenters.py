@@ -1,7 +1,6 @@
 """How the records of operations look to whoever looks after a node."""
 
-from collections.abc import Iterable
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
@@ -18,6 +17,8 @@ from dspex.gateway.answers import CacheStatistics
 from dspex.gateway.breakers import Breakers
 from dspex.gateway.budgeting import Balance, dollars
 from dspex.gateway.steps.lanes import Lanes
+from dspex.jobs.records import JobState
+from dspex.kit.records import asdict
 from dspex.observability.records import Alert
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def analytics(
     }
 
 
-def activity(record: Activity) -> "operations.Activity":
+def activity(record: Activity, optimizations: Mapping[JobState, int]) -> "operations.Activity":
+    completed, failed = optimizations.get("completed", 0), optimizations.get("failed", 0)
     return {
         "executions": record.executions,
         "completed": record.completed,
@@ -93,6 +95,12 @@ def activity(record: Activity) -> "operations.Activity":
         "duration_p95_ms": record.duration_p95_ms,
         "cost_usd": record.cost_usd,
         "saved_usd": record.saved_usd,
+        "optimizations": {
+            "completed": completed,
+            "failed": failed,
+            "cancelled": optimizations.get("cancelled", 0),
+            "success_rate": completed / (completed + failed) if completed + failed else None,
+        },
     }
 
 

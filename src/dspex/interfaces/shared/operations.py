@@ -189,6 +189,15 @@ class Analytics(Distribution):
     buckets: list[AnalyticsBucket]
 
 
+class OptimizationActivity(TypedDict):
+    """Optimizations that ended; `success_rate` is completed of completed and failed, null without any."""
+
+    completed: int
+    failed: int
+    cancelled: int
+    success_rate: float | None
+
+
 class Activity(TypedDict):
     """Rates are shares from 0 to 1, null without anything to count."""
 
@@ -203,6 +212,7 @@ class Activity(TypedDict):
     duration_p95_ms: float | None
     cost_usd: float
     saved_usd: float
+    optimizations: OptimizationActivity
 
 
 class Summary(TypedDict):

@@ -1,8 +1,8 @@
 """How optimizations look to a caller: the same documents over HTTP and on the command line."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from dspex.kit.records import asdict
 from dspex.optimizations.records import Event, Optimization
 from dspex.optimizations.rules import money_of
 from dspex.optimizations.service import Estimate

@@ -2,7 +2,6 @@
 
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from dspex.configuration.caching import CachePolicy
@@ -13,6 +12,7 @@ from dspex.executions.records import (
 )
 from dspex.gateway.records import EmbeddingReply
 from dspex.gateway.vectors import numbers
+from dspex.kit.records import asdict
 from dspex.programs.comparison import Comparison
 from dspex.programs.records import Definition, Program, ProgramStatus, Version
 from dspex.programs.rules import answers_of

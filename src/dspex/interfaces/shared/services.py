@@ -1,9 +1,10 @@
 """What every interface is given: the services of one running node."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from dspex.access.audit import Audit
 from dspex.access.authentication import Authenticator
@@ -40,16 +41,14 @@ if TYPE_CHECKING:
     from dspex.optimizations.service import Optimizations
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """Something the node can't serve without; `probe` raises a DspexError while it is away."""
 
     name: str
     probe: Callable[[], Awaitable[object]]
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(Struct, frozen=True):
     """One running node. A reload makes new ones on the same foundation."""
 
     settings: Settings
