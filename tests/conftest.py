@@ -1,6 +1,11 @@
 """Fixtures shared by all tests live in plugins, one subject a file."""
 
 import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
 
 from tests.conftest_simulator import simulator, simulator_process
 
@@ -17,3 +22,16 @@ pytest_plugins = [
     "tests.plugins.network",
     "tests.plugins.redis",
 ]
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A command that runs in this process configures the logs; the next test must not hear of it."""
+    configure = structlog.configure
+
+    def uncached(**settings: Any) -> None:
+        configure(**{**settings, "cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", uncached)
+    yield
+    structlog.reset_defaults()

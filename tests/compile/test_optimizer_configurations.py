@@ -77,6 +77,11 @@ def test_budgets_that_exclude_one_another_take_the_place_of_auto() -> None:
         ("COPRO", {"breadth": "many"}, ("/config/breadth", "wrong_type", "valid integer")),
         ("COPRO", {"breadth": True}, ("/config/breadth", "wrong_type", "valid integer")),
         ("COPRO", {"breadth": 10**30}, ("/config/breadth", "wrong_type", "range")),
+        ("MIPROv2", {"num_candidates": 0}, ("/config/num_candidates", "wrong_type", "equal to 1")),
+        ("MIPROv2", {"num_trials": -5}, ("/config/num_trials", "wrong_type", "equal to 1")),
+        ("GEPA", {"max_metric_calls": -5}, ("/config/max_metric_calls", "wrong_type", "equal to 1")),
+        ("BootstrapFewShot", {"max_labeled_demos": -1}, ("/config/max_labeled_demos", "wrong_type", "to 0")),
+        ("KNNFewShot", {"k": 0}, ("/config/k", "wrong_type", "equal to 1")),
         ("MIPROv2", {"auto": "huge"}, ("/config/auto", "wrong_type", "'light', 'medium' or 'heavy'")),
         (
             "BootstrapFewShotWithRandomSearch",
@@ -116,6 +121,12 @@ def test_what_is_wrong_is_told_by_its_place(
     (found,) = problems(optimizer, config)
     assert found[:2] == expected[:2]
     assert expected[2] in found[2]
+
+
+def test_a_question_ends_the_sentence() -> None:
+    with pytest.raises(Invalid) as told:
+        configured("BootstrapFewShot", {"max_bootstraped_demos": 3}, MODELS)
+    assert told.value.message.endswith("did you mean max_bootstrapped_demos?")
 
 
 def test_every_problem_is_told_at_once() -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +22,7 @@ from dspex.executions.native.pipeline import load_pipeline
 from dspex.executions.records import Execution
 from dspex.executions.trace import trace
 from dspex.gateway.records import LanguageModelReply, LanguageModelRequest
+from dspex.kit.records import asdict
 from dspex.programs.definitions import choose_model
 from dspex.programs.pipelines.canonical import pipeline_of, step_definitions
 from dspex.programs.pipelines.reading import define_pipeline, with_state

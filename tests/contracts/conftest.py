@@ -59,7 +59,7 @@ async def stores(request: pytest.FixtureRequest) -> AsyncIterator[Stores]:
         jobs = MemoryJobs()
         yield Stores(
             MemorySignatures(),
-            MemoryPrograms(),
+            MemoryPrograms(jobs),
             executions,
             nodes,
             executions,

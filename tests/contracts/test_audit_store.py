@@ -1,10 +1,10 @@
 """What every store of the audit log promises."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.access.ports import AuditStore
 from dspex.access.records import AuditEntry, AuditFilter

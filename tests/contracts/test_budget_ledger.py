@@ -1,8 +1,9 @@
 """The ledger of budgets, over memory, SQLite and PostgreSQL."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.gateway.budgeting import Account, Balance, Holding, nanodollars
 from tests.contracts.conftest import Stores

@@ -1,9 +1,9 @@
 """What every store of evaluations promises."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.configuration.caching import CachePolicy
 from dspex.evaluations.metrics.records import MetricSpec

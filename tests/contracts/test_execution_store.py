@@ -1,12 +1,12 @@
 """What every execution store promises."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dspex.executions.records import (
     COST_GROUPS,

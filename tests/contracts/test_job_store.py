@@ -1,10 +1,10 @@
 """What every store of jobs promises."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.jobs import rules
 from dspex.jobs.ports import JobStore

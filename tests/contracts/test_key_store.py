@@ -1,11 +1,11 @@
 """What every store of keys promises."""
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.access.ports import KeyStore
 from dspex.access.records import Key

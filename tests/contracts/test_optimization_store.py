@@ -1,10 +1,11 @@
 """What every store of optimizations, and every journal, promises."""
 
 import asyncio
-from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.jobs import rules
 from dspex.jobs.records import Completed, Failed, JobError
@@ -12,6 +13,7 @@ from dspex.optimizations.ports import Journal, OptimizationStore
 from dspex.optimizations.records import (
     Best,
     Counters,
+    Ended,
     Event,
     Kept,
     OptimizationFilter,
@@ -245,6 +247,7 @@ async def test_who_shows_a_row_is_known(stores: Stores) -> None:
         {"predictor": "self", "index": 1, "row": "r2"},
         {"predictor": "other", "index": 0, "row": "r1"},
         {"predictor": "self", "index": 2, "row": None},
+        {"predictor": "self", "index": 3, "row": "r9", "dataset": "older", "dataset_version": 1},
     ]
     lineage = {"dataset": {"name": "tickets", "version": 2, "digest": "x"}, "demos": demos}
     made = await stores.programs.add_version(version(one, lineage=lineage))
@@ -255,6 +258,8 @@ async def test_who_shows_a_row_is_known(stores: Stores) -> None:
     (shown,) = await stores.programs.showing("default", dataset="tickets", versions=[1, 2])
     assert shown.demos == 3
     assert await stores.programs.showing("default", dataset="tickets", versions=[1]) == []
+    (shown,) = await stores.programs.showing("default", dataset="older", versions=[1])
+    assert shown.demos == 1
     assert await stores.programs.showing("default", row_id="r3") == []
     assert await stores.programs.showing("other", row_id="r1") == []
 
@@ -285,3 +290,26 @@ async def test_failures_that_may_pass_are_forgotten(journal: Journal) -> None:
     await journal.forget_failures("p", "absent", frozenset({"unavailable"}))
     assert await journal.places("p", "o") == {("d1", 0), ("d2", 0)}
     assert len(await journal.places("p", "other")) == 3
+
+
+async def test_those_that_ended_are_told_in_the_order_of_their_ends(store: OptimizationStore) -> None:
+    result = {"score": 0.75, "baseline_score": 0.5, "demos": []}
+    ends = {"c": (3, "completed", result), "a": (1, "failed", None), "b": (1, "cancelled", None)}
+    for name, (at, state, came_to) in ends.items():
+        started = None if name == "b" else NOON
+        over: dict[str, Any] = {"started_at": started, "completed_at": NOON + minutes(at), "result": came_to}
+        await store.add(*optimization(id=name, optimizer="GEPA", state=state, **over))
+    await store.add(*optimization(id="runs", state="running", started_at=NOON))
+    await store.add(*optimization(id="other", project="other", state="failed", completed_at=NOON))
+    found = await store.ended(after=None, limit=9)
+    assert [one.id for one in found] == ["other", "a", "b", "c"]
+    assert found[-1] == Ended("default", "c", "GEPA", "completed", NOON, NOON + minutes(3), 0.5, 0.75)
+    assert (found[2].started_at, found[2].score) == (None, None)
+    assert [one.id for one in await store.ended(after=None, limit=2)] == ["other", "a"]
+    assert [one.id for one in await store.ended(after=(NOON + minutes(1), "a"), limit=9)] == ["b", "c"]
+    assert [one.id for one in await store.ended(after=(NOON + minutes(1), ""), limit=9)] == ["a", "b", "c"]
+    counts = await store.count_ended("default", since=NOON, until=NOON + minutes(3))
+    assert counts == {"failed": 1, "cancelled": 1}
+    assert await store.count_ended("default", since=NOON + minutes(3), until=NOON + minutes(9)) == {
+        "completed": 1
+    }

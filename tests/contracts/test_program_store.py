@@ -1,15 +1,16 @@
 """What every program store promises."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
+from dspex.jobs import rules
 from dspex.kit.errors import Conflict, Invalid, Missing
 from dspex.kit.paging import encode_cursor
 from dspex.programs.records import CompiledDocument, Deployment, Program, ProgramSettings, Version
 from tests.contracts.conftest import Stores
-from tests.making import NOON, minutes, program, version
+from tests.making import NOON, minutes, optimization, program, version
 
 
 async def added(stores: Stores, **changes: object) -> Program:
@@ -204,6 +205,26 @@ async def test_a_program_that_was_archived_meanwhile_is_not_deployed(stores: Sto
     assert len(await stores.programs.deployments("default", one.id)) == 1
     with pytest.raises(Missing):
         await stores.programs.deploy(program(name="absent"), second, deployment(second, 2))
+
+
+async def test_a_job_deploys_only_while_it_is_its_own(stores: Stores) -> None:
+    one = await added(stores)
+    first, second = await ready(stores, one, "d1"), await ready(stores, one, "d2")
+    _, queued = optimization()
+    began = rules.begun(queued, "n", NOON)
+    await stores.jobs.add(began)
+    await stores.programs.deploy(one, first, deployment(first), by=began)
+    # Given to somebody else, asked to end, and no longer on record.
+    taken = rules.begun(rules.lost(began, NOON), "m", NOON)
+    assert await stores.jobs.change(began, taken)
+    assert await stores.jobs.ask_cancel("default", began.id)
+    for lost in (began, taken, replace(began, id="absent")):
+        with pytest.raises(Conflict) as refused:
+            await stores.programs.deploy(one, second, deployment(second, 1), by=lost)
+        assert refused.value.code == "job_state"
+    pointing = await stores.programs.get("default", "qa")
+    assert pointing is not None and pointing.deployed_version_id == first.id
+    assert len(await stores.programs.deployments("default", one.id)) == 1
 
 
 async def test_deploying_at_once_leaves_one_deployed(stores: Stores) -> None:

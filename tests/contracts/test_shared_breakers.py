@@ -1,10 +1,11 @@
 """What nodes tell each other about breakers, over memory and over Redis."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from dspex.gateway.breaker import Breaker

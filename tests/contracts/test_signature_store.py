@@ -1,10 +1,10 @@
 """What every store of signatures promises."""
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.kit.errors import Conflict, Invalid, Missing
 from dspex.kit.paging import encode_cursor

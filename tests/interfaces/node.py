@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 import httpx
 import uvicorn
+from msgspec.structs import replace
 
 from dspex.access.audit import Audit
 from dspex.access.authentication import Authenticator
@@ -19,7 +20,9 @@ from dspex.application.pools_everywhere import PoolsEverywhere
 from dspex.configuration.settings import Settings
 from dspex.datasets.records import Bounds as DatasetBounds
 from dspex.datasets.service import Datasets
-from dspex.evaluations.ports import MetricPools
+from dspex.evaluations.metrics.errors import MetricFailed
+from dspex.evaluations.metrics.records import Score
+from dspex.evaluations.ports import MetricPools, MetricTask
 from dspex.evaluations.python_scoring import PythonMetrics
 from dspex.evaluations.rules import KIND as EVALUATION
 from dspex.evaluations.running import EvaluationChanges
@@ -34,6 +37,7 @@ from dspex.executions.catalog import Catalog
 from dspex.executions.embedding import Embeddings
 from dspex.executions.feedback.service import Feedbacks
 from dspex.executions.idempotency import Idempotency
+from dspex.executions.ports import PoolHost
 from dspex.executions.predictions import Predictions
 from dspex.executions.reading import ReplyReader
 from dspex.executions.requests import Bounds
@@ -77,6 +81,7 @@ from dspex.providers.dataset_files.loader import FileLoader
 from dspex.providers.language_models.simulator.client import SimulatorClient
 from dspex.providers.language_models.spellings import Lm15Spellings
 from dspex.providers.memory.access import MemoryAudit, MemoryKeys
+from dspex.providers.memory.alerts import MemoryAlertBoard
 from dspex.providers.memory.analytics import MemoryAnalytics
 from dspex.providers.memory.breakers import MemoryBreakers
 from dspex.providers.memory.budgets import MemoryBudgets
@@ -85,6 +90,7 @@ from dspex.providers.memory.evaluations import MemoryEvaluations
 from dspex.providers.memory.executions import MemoryExecutions, MemoryNodes
 from dspex.providers.memory.feedback import MemoryFeedback
 from dspex.providers.memory.jobs import MemoryBackground, MemoryBatches, MemoryJobs
+from dspex.providers.memory.kept_optimizations import KeptOptimizations
 from dspex.providers.memory.optimizations import MemoryJournal, MemoryOptimizations
 from dspex.providers.memory.programs import MemoryPrograms
 from dspex.providers.memory.signatures import MemorySignatures
@@ -119,6 +125,11 @@ class RunsNothing:
         raise Unavailable("There is no worker here.", code="no_pool")
 
 
+class NoWorkers:
+    async def score(self, task: MetricTask, host: PoolHost) -> Sequence[Score | MetricFailed]:
+        raise Unavailable("There is no worker here.", code="no_pool")
+
+
 @dataclass
 class TestNode:
     __test__ = False
@@ -135,12 +146,13 @@ class TestNode:
 
     def __post_init__(self) -> None:
         clock, facts, self.switch = SystemClock(), Facts(), Switch()
-        self.alerts = Alerts(self.settings.alerts, facts, clock, NODE)
+        self.alerts = Alerts(self.settings.alerts, facts, clock, NODE, MemoryAlertBoard())
         self.facts = facts
         self.nodes = MemoryNodes()
         self.executions = MemoryExecutions(self.nodes)
         self.budgets = MemoryBudgets(self.nodes, self.executions)
-        stored_programs: Any = Behind(self.switch, MemoryPrograms())
+        self.job_store = MemoryJobs()
+        stored_programs: Any = Behind(self.switch, MemoryPrograms(self.job_store))
         stored_executions: Any = Behind(self.switch, self.executions)
         stored_nodes: Any = Behind(self.switch, self.nodes)
         catalog = Catalog(stored_programs, clock, facts)
@@ -166,7 +178,6 @@ class TestNode:
                 lanes,
             ),
         )
-        self.job_store = MemoryJobs()
         background = MemoryBackground(self.job_store, self.executions)
         stored_jobs: Any = Behind(self.switch, self.job_store)
         stored_background: Any = Behind(self.switch, background)
@@ -212,7 +223,7 @@ class TestNode:
             self.prices,
             predictions,
             embeddings,
-            PythonMetrics(self.metric_pools or pools, gateway, Lm15Spellings(), clock, NODE),
+            PythonMetrics(self.metric_pools or NoWorkers(), gateway, Lm15Spellings(), clock, NODE),
         )
         self.services = Services(
             settings=self.settings,
@@ -243,6 +254,7 @@ class TestNode:
                     self.prices,
                     lambda references: code_digest(references, self.settings.code_roots),
                     frozenset({"general"}),
+                    metrics.check_code,
                 ),
                 stored_optimizations,
                 jobs,
@@ -250,6 +262,7 @@ class TestNode:
                 stored_executions,
                 self.prices,
                 clock,
+                KeptOptimizations(),
             ),
             optimizing=RunsNothing(),
             jobs=jobs,

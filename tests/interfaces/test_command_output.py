@@ -1,6 +1,7 @@
 """What commands print when there is something odd to print, or nowhere to write it."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from dspex.application.commands import application
 from dspex.interfaces.cli.app import build
 from dspex.interfaces.cli.output import print_fields, print_json, print_table
+from dspex.interfaces.cli.programs import _print_lineage
 
 
 def test_text_without_a_utf8_form_is_printed_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,3 +52,97 @@ def test_serve_alone_is_the_command_that_it_is_among_all(
         helps.append(capsys.readouterr().out)
     assert helps[0] == helps[1]
     assert "serve [OPTIONS]" in helps[0]
+
+
+@pytest.fixture
+def told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str]]:
+    """The status that a command ends with, and what it says, at 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["dspex", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            build(application(), arguments)()
+        printed = capsys.readouterr()
+        return int(ended.value.code or 0), printed.out + printed.err
+
+    return run
+
+
+@pytest.mark.parametrize("group", [(), ("optimize",), ("eval",)])
+def test_commands_are_listed_in_sections_and_whole_sentences(
+    told: Callable[..., tuple[int, str]], group: tuple[str, ...]
+) -> None:
+    status, text = told(*group, "--help")
+    assert status == 0
+    assert text.count("...") == text.count("[ARGS]...")
+    assert max(map(len, text.splitlines())) <= 80
+    # Each has its place: what nobody thought of would be listed below this.
+    assert "\nCommands:" not in text
+    section = {(): "\nMaking them better:", ("optimize",): "\nOptimizing:", ("eval",): "\nEvaluating:"}[group]
+    assert section in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("lst",), 2, "Did you mean `dspex optimize list`?"),
+        (("tickets",), 2, "name a dataset as well: dspex optimize tickets DATASET"),
+        (("--url", "http://127.0.0.1:1", "list"), 2, "dspex optimize list --url"),
+        # The order is taken, and looked at.
+        (("--seed", "-1", "tickets", "rows"), 1, "/seed must be 0 to 2147483647"),
+        (("tickets", "rows", "--seed", "-1"), 1, "/seed must be 0 to 2147483647"),
+        (("estimate", "tickets", "rows"), 1, "no program 'tickets'. `dspex programs list` shows those"),
+    ],
+)
+def test_what_optimize_is_told_is_understood_or_answered(
+    told: Callable[..., tuple[int, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    status: int,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DSPEX_URL", raising=False)
+    found, text = told("optimize", *arguments)
+    assert (found, said in " ".join(text.split())) == (status, True), text
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+@pytest.mark.parametrize(
+    ("group", "module"), [("optimize", "optimization_runs"), ("eval", "evaluation_runs")]
+)
+def test_what_follows_a_cancelled_job_is_not_done(
+    told: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    group: str,
+    module: str,
+    status: str,
+) -> None:
+    monkeypatch.setattr(f"dspex.interfaces.cli.{module}.run", lambda *_, **__: {"status": status})
+    assert told(group, "run", "a", "b", "--json")[0] == 1
+
+
+def test_a_directory_without_a_file_is_named_as_the_reason(
+    told: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DSPEX_URL", raising=False)
+    _, text = told("optimize", "a", "b")
+    assert "no program 'a'" in text
+    assert "There is no dspex.yaml in this directory" in text
+    (tmp_path / "dspex.yaml").write_text("programs: []")
+    assert "no dspex.yaml" not in told("optimize", "a", "b")[1]
+
+
+def test_scores_have_four_decimals(capsys: pytest.CaptureFixture[str]) -> None:
+    lineage = {
+        **{"optimizer": "MIPROv2", "parent": {"version": 1}, "dataset": {"name": "rows", "version": 1}},
+        **{"train_rows": 9, "baseline_score": 0.4, "score": 0.8166666666666667, "scored_on": "held out"},
+        **{"cost_usd": None, "optimization": "o"},
+    }
+    _print_lineage(lineage)
+    assert "0.4000 -> 0.8167 (held out)" in capsys.readouterr().out

@@ -1,12 +1,18 @@
 """Evaluations over HTTP."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import httpx
 import pytest
 
+from dspex.configuration.settings import Settings
+from dspex.evaluations.metrics.errors import MetricFailed
+from dspex.evaluations.metrics.records import Score
+from dspex.evaluations.ports import MetricTask
+from dspex.executions.ports import PoolHost
+from dspex.kit.errors import Invalid
 from tests.interfaces.keyed import client_with, key_for, keyed_node
 from tests.interfaces.node import TestNode, mock_program
 from tests.plugins.pools import PROJECT
@@ -159,6 +165,21 @@ async def test_code_is_named_by_whom_may_name_code() -> None:
         assert (await client.get("/v1/evaluations")).status_code == 200
     async with client_with(node, await key_for(node, "caller")) as client:
         assert (await client.get("/v1/evaluations")).status_code == 403
+
+
+async def test_a_metric_that_no_worker_can_import_is_refused_before_anything_is_queued() -> None:
+    class Looking:
+        async def score(self, task: MetricTask, host: PoolHost) -> Sequence[Score | MetricFailed]:
+            raise Invalid("shop/metrics.py has no 'nope'.", code="bad_metric")
+
+    node = TestNode(Settings(log_level="error", code_paths=(PROJECT,)), metric_pools=Looking())
+    async with node.client() as client:
+        await prepared(client, 2)
+        body = {"program": "qa", "dataset": "rows", "metric": {"python": "shop.metrics:nope"}}
+        answer = await client.post("/v1/evaluations", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (422, "bad_metric")
+        assert answer.json()["errors"][0]["pointer"] == "/metric/reference"
+        assert (await client.get("/v1/evaluations")).json()["data"] == []
 
 
 async def compared(house: House, client: httpx.AsyncClient) -> tuple[str, str]:

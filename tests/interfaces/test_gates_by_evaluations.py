@@ -1,16 +1,18 @@
 """Deploying past a gate on the evidence of an evaluation."""
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
+from dspex.datasets.records import Example, NewDataset
 from dspex.evaluations.metrics.errors import MetricFailed
 from dspex.evaluations.metrics.records import Score
 from dspex.evaluations.records import Numbers
 from dspex.evaluations.scoring import Answered, Scoring
+from dspex.optimizations.rules import held_out
 from tests.unit.evaluations.working import House, Parts, prepared, right
 
 
@@ -85,6 +87,8 @@ async def test_a_metric_that_gives_no_score_is_no_evidence(failing: int) -> None
         status, detail = await deploy(client, version, evaluation)
     assert status == 409
     assert f"{failing} of 10 examples have no score" in detail
+    # One that completed is not retried.
+    assert "Evaluate again (POST /v1/evaluations)" in detail and "retry" not in detail.lower()
 
 
 @pytest.mark.parametrize("generations", [1, 2])
@@ -108,6 +112,40 @@ async def test_what_it_learned_from_is_no_evidence(
     status, detail = await deploy(client, made.number, evaluation)
     assert status == 409
     assert "version 3 was optimized on" in detail
+
+
+@pytest.mark.parametrize(("kept", "status"), [("train", 409), ("held", 200), ("deleted", 409)])
+async def test_rows_it_learned_from_are_no_evidence_in_another_dataset(
+    house: House, client: httpx.AsyncClient, kept: str, status: int
+) -> None:
+    await gated(client, min_score=0.95)
+    services = house.node.services
+    program = await services.programs.get("default", "qa")
+    dataset = await services.datasets.get("default", "rows")
+    rows = (await services.datasets.rows(dataset, limit=99, cursor=None)).data
+    train, held = held_out(rows, 0.3, 0)
+    made = await services.programs.current(program)
+    lineage = {
+        "optimization": "o",
+        "dataset": {"name": "rows", "version": 1, "digest": dataset.digest},
+        "validation": {"share": 0.3, "seed": 0},
+        "train_rows": len(train),
+    }
+    definition = replace(made.definition, mock={"outputs": {"answer": "x"}})
+    made = await services.programs.add_version(program, definition, parent_id=made.id, lineage=lineage)
+    (made,) = await services.programs.initialize([made])
+    chosen = [*held, train[0]] if kept == "train" else held
+    await services.datasets.create(
+        "default", NewDataset("cheat"), [Example(row.inputs, row.outputs) for row in chosen]
+    )
+    if kept == "deleted":
+        await services.datasets.delete("default", "rows")
+    evaluation = await house.ask(client, version=made.number, dataset="cheat")
+    await house.take(evaluation)
+    found, detail = await deploy(client, made.number, evaluation)
+    assert found == status, detail
+    told = {"train": "1 of 4 rows of 'cheat'", "held": "", "deleted": "'rows@1', which was deleted"}
+    assert told[kept] in detail
 
 
 async def test_answers_from_a_cache_show_no_costs(

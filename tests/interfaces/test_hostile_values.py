@@ -170,14 +170,12 @@ async def mistakes(client: httpx.AsyncClient, path: str, body: str, name: str) -
     if answer.status_code < 300 and path == "/v1/signatures":
         await ask("GET", f"/v1/signatures/{name}")
     execution_id = document.get("id") or document.get("execution_id")
-    if path.endswith("predict") and execution_id:
+    # What came from the cache is recorded behind the answer.
+    if path.endswith("predict") and execution_id and document.get("cache") != "hit":
         stored = await ask("GET", f"/v1/executions/{execution_id}")
         if stored.status_code != 200:
             found.append(f"its record: {stored.status_code}")
-    if 400 <= answer.status_code < 500:
-        # Nothing was stored.
-        return found
-    return found + await unreadable(client)
+    return found
 
 
 async def unreadable(client: httpx.AsyncClient) -> list[str]:
@@ -190,14 +188,13 @@ async def unreadable(client: httpx.AsyncClient) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("what", BODIES)
-async def test_no_value_breaks_the_service(client: httpx.AsyncClient, what: str) -> None:
-    path, template = BODIES[what]
+async def test_no_value_breaks_the_service(client: httpx.AsyncClient) -> None:
     numbers = itertools.count()
     found = {}
-    for kind, value in VALUES.items():
-        name = f"p{next(numbers)}"
-        body = template.replace("NAME", name).replace("VALUE", value)
-        found[kind] = await mistakes(client, path, body, name)
-    found["the end"] = await unreadable(client)
-    assert {kind: one for kind, one in found.items() if one} == {}
+    for what, (path, template) in BODIES.items():
+        for kind, value in VALUES.items():
+            name = f"p{next(numbers)}"
+            body = template.replace("NAME", name).replace("VALUE", value)
+            found[what, kind] = await mistakes(client, path, body, name)
+        found[what, "the lists"] = await unreadable(client)
+    assert {where: one for where, one in found.items() if one} == {}

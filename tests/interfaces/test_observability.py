@@ -11,7 +11,7 @@ from dspex.configuration.settings import Settings
 from dspex.observability.spans import Span
 from dspex.observability.tracing import Sampler, Tracer
 from tests.interfaces.node import TestNode, mock_program, on_a_socket
-from tests.making import execution
+from tests.making import execution, optimization
 from tests.plugins.service import free_port
 from tests.unit.observability.given import UNAVAILABLE, finished
 
@@ -74,13 +74,15 @@ async def test_metrics_at_an_address_of_their_own_are_nowhere_else() -> None:
 
 
 async def test_callers_who_do_not_wait_raise_no_alert() -> None:
-    async with TestNode().client() as client:
+    node = TestNode()
+    async with node.client() as client:
         await mock_program(client, "slow", mock={"latency_ms": 60_000})
         body = {"inputs": {"question": "?"}, "timeout_s": 0.01}
         for _ in range(12):
             assert (await client.post("/v1/programs/slow/predict", json=body)).status_code == 504
+        await node.alerts.look()
         alerts = (await client.get("/v1/alerts")).json()
-    assert alerts["data"] == []
+    assert (alerts["data"], node.alerts.active_programs) == ([], 1)
 
 
 async def test_a_metric_is_told_whole_and_in_buckets() -> None:
@@ -126,12 +128,21 @@ async def test_the_summary_tells_the_last_minute_from_the_last_hour() -> None:
     await ran(node, cache="hit", session_id="s1")
     await ran(node, created_at=datetime.now(UTC) - timedelta(minutes=30), cache="miss", session_id="s2")
     await ran(node, created_at=datetime.now(UTC) - timedelta(hours=2))
+    for state, ago in (("completed", 1), ("completed", 30), ("failed", 30), ("cancelled", 30)):
+        now = datetime.now(UTC)
+        await node.optimizations.add(
+            *optimization(state=state, completed_at=now - timedelta(minutes=ago, seconds=-30))
+        )
     async with node.client() as client:
         summary = (await client.get("/v1/analytics/summary")).json()
     minute, hour = summary["last_minute"], summary["last_hour"]
     assert (minute["executions"], minute["hit_rate"], minute["active_sessions"]) == (1, 1.0, 1)
     assert (hour["executions"], hour["hit_rate"], hour["active_sessions"]) == (2, 0.5, 2)
     assert (hour["cost_usd"], hour["duration_p95_ms"], hour["error_rate"]) == (1.0, 10.0, 0.0)
+    one = {"completed": 1, "failed": 0, "cancelled": 0, "success_rate": 1.0}
+    assert minute["optimizations"] == one
+    all_of_them = {"completed": 2, "failed": 1, "cancelled": 1, "success_rate": pytest.approx(2 / 3)}
+    assert hour["optimizations"] == all_of_them
 
 
 async def test_alerts_are_listed_while_they_last_and_afterwards() -> None:
@@ -139,13 +150,14 @@ async def test_alerts_are_listed_while_they_last_and_afterwards() -> None:
     for _ in range(10):
         node.facts.announce(finished(error=UNAVAILABLE))
         node.facts.announce(finished(error=UNAVAILABLE, project="somebody else's"))
+    await node.alerts.look()
     async with node.client() as client:
         (alert,) = (await client.get("/v1/alerts")).json()["data"]
         assert (alert["rule"], alert["state"], alert["program"]) == ("error_rate", "active", "qa")
         assert (alert["value"], alert["resolved_at"]) == (1.0, None)
         for _ in range(200):
             node.facts.announce(finished())
-        node.alerts.look()
+        await node.alerts.look()
         (over,) = (await client.get("/v1/alerts", params={"state": "recent"})).json()["data"]
         active = (await client.get("/v1/alerts", params={"state": "active"})).json()["data"]
         assert (await client.get("/v1/alerts", params={"state": "odd"})).status_code == 422
@@ -187,12 +199,13 @@ async def test_a_program_that_was_made_here_has_alert_thresholds_of_its_own() ->
             "slow_pool_call_s": None,
             "error_rate": None,
             "error_rate_executions": None,
+            "long_optimization_s": None,
         }
         assert (await mock_program(client, "usual"))["alerts"] is None
         for name in ("strict", "usual"):
             asked = await client.post(f"/v1/programs/{name}/predict", json={"inputs": {"question": "?"}})
             assert asked.status_code == 200
-        node.alerts.look()
+        await node.alerts.look()
         found = (await client.get("/v1/alerts")).json()["data"]
         assert [(one["rule"], one["program"]) for one in found] == [("slow_execution", "strict")]
         bad = await client.post(

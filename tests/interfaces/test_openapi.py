@@ -87,17 +87,7 @@ async def test_the_document_holds_together() -> None:
 
 
 @asynccontextmanager
-async def over_memory(_: pytest.FixtureRequest) -> AsyncIterator[tuple[RestApplication, httpx.AsyncClient]]:
-    """Without a compiler."""
-    node = TestNode()
-    async with node.client() as client:
-        await mock_program(client, "qa")
-        await mock_program(client, "triage", signature=TYPED, module="chain_of_thought")
-        yield node.application, client
-
-
-@asynccontextmanager
-async def over_sqlite(
+async def served_for_real(
     request: pytest.FixtureRequest,
 ) -> AsyncIterator[tuple[RestApplication, httpx.AsyncClient]]:
     """As it is served: a database, the real compiler, the simulator."""
@@ -116,14 +106,14 @@ async def over_sqlite(
         yield application, client
 
 
-@pytest.fixture(scope="module", params=[over_memory, over_sqlite])
+@pytest.fixture(scope="module")
 def address(request: pytest.FixtureRequest) -> Iterator[str]:
     """A node on a socket, in a thread of its own."""
     started, stop = threading.Event(), threading.Event()
     found: list[int] = []
 
     async def serve() -> None:
-        async with request.param(request) as (application, client):
+        async with served_for_real(request) as (application, client):
             await client.post("/v1/signatures", json={"name": "qa", "signature": "question -> answer"})
             answer = await client.post("/v1/programs/qa/predict", json={"inputs": {"question": "?"}})
             assert answer.status_code == 200, answer.text
@@ -152,7 +142,7 @@ CHECKS = [
 ]
 KNOWN = {"name": "qa", "number": 1, "version": 1}
 BOUNDED = settings(
-    max_examples=15,
+    max_examples=10,
     derandomize=True,
     database=None,
     deadline=None,
@@ -170,7 +160,7 @@ def check_status(case: schemathesis.Case, answer: schemathesis.Response) -> None
     assert answer.headers["content-type"] == ["application/problem+json"], (status, problem)
     assert status == problem["status"] == status_of(problem["kind"], problem["code"]), problem
     asked: Mapping[str, Any] = case.body if isinstance(case.body, dict) else {}
-    expected = {"no_compiler"}
+    expected: set[str] = set()
     if "timeout_s" in asked:
         expected |= {"timeout", "lm_timeout", "compile_timeout"}
     if "max_tokens" in asked.get("parameters", {}):

@@ -4,13 +4,15 @@ from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from dspex.jobs import rules
 from dspex.jobs.records import Completed, Failed, JobError
 from dspex.kit.errors import Invalid, Problem
 from dspex.optimizations.records import Event, Standing
+from dspex.providers.memory.kept_optimizations import KeptOptimizations
 from tests.interfaces.node import TestNode
-from tests.making import NOON
+from tests.making import NOON, optimization
 from tests.unit.optimizations.house import Scripted
 from tests.unit.programs.compiling import Compiler
 
@@ -112,6 +114,36 @@ async def test_what_the_optimizer_refuses_is_told_by_its_place() -> None:
     refused = await order(client, config={"num_trails": 3})
     assert (refused.status_code, refused.json()["code"]) == (422, "bad_optimizer_config")
     assert refused.json()["errors"][0]["pointer"] == "/config/num_trails"
+
+
+async def test_one_that_completed_is_read_once_and_only_by_those_who_may() -> None:
+    node, client = await furnished()
+    done = [(await order(client, seed=seed)).json()["id"] for seed in (1, 2)]
+    for made, outcome in zip(
+        done, (Completed({"score": 0.5}), Failed(JobError("internal", "x", "no"))), strict=True
+    ):
+        job = node.job_store.rows["default", made]
+        begun = rules.begun(job, "n", NOON)
+        assert await node.optimizations.change(job, begun)
+        assert (await client.get(f"/v1/optimizations/{made}")).json()["status"] == "running"
+        assert await node.optimizations.change(begun, rules.settled(begun, outcome, NOON))
+    found = await client.get(f"/v1/optimizations/{done[0]}")
+    assert found.json()["status"] == "completed"
+    await client.get(f"/v1/optimizations/{done[1]}")
+    node.switch.away = True
+    assert (await client.get(f"/v1/optimizations/{done[0]}")).json() == found.json()
+    # What failed may be retried.
+    assert (await client.get(f"/v1/optimizations/{done[1]}")).status_code == 503
+
+
+def test_what_is_kept_of_results_is_bounded() -> None:
+    made, _ = optimization(id="a", state="completed", result={"demos": ["x" * 40_000]})
+    room = KeptOptimizations(memory_bytes=100_000)
+    for number in range(50):
+        room.put(replace(made, id=f"{number}"))
+    room._kept.run_pending_tasks()
+    assert sum(room.get("default", f"{number}") is not None for number in range(50)) <= 2
+    room.put(made)
 
 
 async def test_an_estimate_is_a_range() -> None:

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from dspex.configuration.settings import Server, Settings
 from dspex.executions.streams import MOST_READERS, Streams

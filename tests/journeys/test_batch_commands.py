@@ -57,8 +57,26 @@ def test_a_batch_without_a_server(tmp_path: Path, simulator: RunningSimulator) -
     assert found[20]["error"]["code"] == "invalid_inputs"
     calls = simulator.calls()
     again = command(tmp_path, "batch", "run", "qa", "inputs.jsonl", "-o", "out.jsonl")
-    assert "20 completed, 1 failed" in again.stdout
+    assert "nothing was left to do: 20 completed, 1 failed" in again.stdout
     assert simulator.calls() == calls
+    other = command(tmp_path, "batch", "run", "other", "inputs.jsonl", "-o", "out.jsonl")
+    assert (other.returncode, "another program" in other.stderr) == (1, True)
+
+
+def test_what_failed_is_run_again_when_that_is_asked_for(tmp_path: Path, simulator: RunningSimulator) -> None:
+    write(tmp_path, simulator, 3)
+    broken = {"rules": [{"inputs": {"question": "number 1?"}, "fault": {"kind": "empty"}}]}
+    simulator.control("script", broken)
+    arguments = ["batch", "run", "qa", "inputs.jsonl", "-o", "out.jsonl", "--json"]
+    assert json.loads(command(tmp_path, *arguments).stdout)["failed"] == 1
+    simulator.control("script", {"rules": []})
+    calls = simulator.calls()
+    assert json.loads(command(tmp_path, *arguments).stdout)["failed"] == 1
+    assert simulator.calls() == calls
+    again = command(tmp_path, *arguments, "--retry-failed")
+    assert (again.returncode, json.loads(again.stdout)["completed"]) == (0, 3), again.stderr
+    assert simulator.calls() == calls + 1
+    assert [one["status"] for one in lines(tmp_path / "out.jsonl")] == ["completed"] * 3
 
 
 def test_an_interrupted_batch_goes_on(tmp_path: Path, simulator: RunningSimulator) -> None:
@@ -128,6 +146,8 @@ def test_a_batch_on_a_node_goes_on_without_us(tmp_path: Path, simulator: Running
         assert json.loads(done.stdout)["completed"] == 60
         assert [one["position"] for one in lines(tmp_path / "out.jsonl")] == list(range(1, 61))
         assert not (tmp_path / "out.jsonl.batch").exists()
+        again = command(tmp_path, *arguments, "--json", **node)
+        assert (again.returncode, json.loads(again.stdout)["completed"]) == (0, 60), again.stderr
         assert simulator.calls() == 60
         (listed,) = client.get("/v1/batches").json()["data"]
         shown = json.loads(command(tmp_path, "batch", "list", "--json").stdout)

@@ -57,7 +57,10 @@ def test_the_commands_of_the_document(place: Path, database_url: str) -> None:
     assert "version 2 is without it" in without and "tickets version 1" in without
     assert run("delete", "tickets") == "deleted tickets version 1, 2\n"
     missing = command(place, "datasets", "show", "tickets", DATABASE_URL=database_url)
-    assert (missing.returncode, missing.stderr) == (1, "dspex: There is no dataset 'tickets'.\n")
+    assert (missing.returncode, missing.stderr) == (
+        1,
+        "dspex: There is no dataset 'tickets'. `dspex datasets list` shows those that there are.\n",
+    )
 
 
 SAMPLE = [1, 15, 33]

@@ -178,7 +178,7 @@ def test_an_interrupted_one_goes_on_here_and_a_node_does_it_alone(
 ) -> None:
     write(tmp_path, simulator, 60, "- {name: qa, signature: 'question -> answer'}")
     command(tmp_path, "datasets", "load", "rows.jsonl")
-    simulator.control("faults", {"latency": "100ms"})
+    simulator.control("faults", {"latency": "400ms"})
     process = subprocess.Popen(
         [sys.executable, "-m", "dspex", "eval", "run", "qa", "rows", "--concurrency", "2"],
         cwd=tmp_path,
@@ -187,9 +187,10 @@ def test_an_interrupted_one_goes_on_here_and_a_node_does_it_alone(
         stderr=subprocess.PIPE,
     )
 
-    def running() -> dict[str, Any] | None:
+    def running(scored: int = 6) -> dict[str, Any] | None:
         found = json.loads(command(tmp_path, "eval", "list", "--json").stdout or "[]")
-        return found[0] if found and found[0]["progress"]["scored"] > 5 else None
+        done = found[0]["progress"] if found and found[0]["status"] == "running" else None
+        return found[0] if done and done["scored"] >= scored else None
 
     evaluation = until(running, 90)
     process.send_signal(signal.SIGINT)
@@ -197,6 +198,8 @@ def test_an_interrupted_one_goes_on_here_and_a_node_does_it_alone(
     assert (process.returncode, b"eval resume" in told) == (130, True), told
     assert b"Traceback" not in told
     simulator.control("faults", {"latency": "0ms"})
+    assert command(tmp_path, "jobs", "pause", evaluation["id"]).returncode == 0
+    assert json.loads(command(tmp_path, "eval", "list", "--json").stdout)[0]["status"] == "paused"
     done = json.loads(command(tmp_path, "eval", "resume", evaluation["id"], "--json").stdout)
     assert (done["status"], done["result"]["scored"]) == ("completed", 60)
     assert simulator.calls() <= 64
@@ -214,6 +217,20 @@ def test_an_interrupted_one_goes_on_here_and_a_node_does_it_alone(
             assert client.get(f"/v1/jobs/{beside['id']}").json()["node"].startswith("work-")
         listed = command(tmp_path, "eval", "list", "--json", **node).stdout
         assert len(json.loads(listed)) == 3
+        simulator.control("faults", {"latency": "400ms"})
+        watching = subprocess.Popen(
+            [sys.executable, "-m", "dspex", "eval", "run", "qa", "rows", "--no-cache", "--concurrency", "2"],
+            cwd=tmp_path,
+            env=_environment(),
+            stderr=subprocess.PIPE,
+        )
+        watched = until(lambda: running(scored=2), 90)
+        watching.send_signal(signal.SIGINT)
+        _, told = watching.communicate(timeout=60)
+        assert watching.returncode == 130
+        assert b"goes on on work-" in told and f"eval cancel {watched['id']}".encode() in told, told
+        assert command(tmp_path, "eval", "cancel", watched["id"]).returncode == 0
+        simulator.control("faults", {"latency": "0ms"})
         compared = command(tmp_path, "eval", "compare", made["id"], beside["id"], **node).stdout
         assert "60 the same" in compared
         queued = command(tmp_path, "eval", "run", "qa", "rows", "--no-watch", "--json", **node)

@@ -1,12 +1,16 @@
 """The examples as they are: each is served from a copy of its directory, by the simulator."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.journeys.test_background import ended
+from tests.journeys.test_batch_commands import command
 from tests.plugins.service import Service, running_service
+from tests.streaming import ACCEPT, read
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -34,3 +38,32 @@ def test_the_kinds_answer(modules: Service) -> None:
         answered = modules.predict(name, {"question": "Where is A-2?"})
         assert answered.status_code == 200, answered.text
         assert answered.json()["outputs"]["answer"]
+
+
+def test_the_search_is_asked_in_every_way(tmp_path: Path) -> None:
+    place = tmp_path / "search"
+    shutil.copytree(EXAMPLES / "search", place)
+    with running_service(place, None) as running, running.client() as client:
+        found = running.predict("ask", {"question": "My parcel is lost."}).json()
+        assert any("parcel that is lost" in one for one in found["outputs"]["articles"])
+        address, body = "/v1/programs/ask/predict", {"inputs": {"question": "Where are my invoices?"}}
+        with client.stream("POST", address, json=body, headers=ACCEPT) as answer:
+            *_, last = read(answer.iter_lines())
+        assert (last.kind, last.data["status"]) == ("result", "completed")
+        later = client.post(address, json=body, headers={"prefer": "respond-async"})
+        assert later.status_code == 202
+        assert ended(client, later.json()["id"])["outputs"]["answer"]
+        batch = [
+            "batch",
+            "run",
+            "ask",
+            "questions.jsonl",
+            "-o",
+            "answers.jsonl",
+            "--json",
+            "--url",
+            running.url,
+        ]
+        assert json.loads(command(place, *batch).stdout)["completed"] == 4
+        vectors = client.post("/v1/embeddings", json={"model": "vectors", "input": ["lost parcels"]}).json()
+        assert len(vectors["data"]) == 1

@@ -10,9 +10,11 @@ import httpx
 
 from tests.plugins.service import Service, free_port, running_service
 
-DECLARED = (
-    "programs: [{name: qa, signature: 'question -> answer', executor: mock, mock: {outputs: {answer: x}}}]"
-)
+DECLARED = """\
+programs:
+  - {name: qa, signature: 'question -> answer', executor: mock, mock: {outputs: {answer: x}}}
+  - {name: broken, signature: 'question -> answer', executor: mock, mock: {rules: [{fault: {kind: unavailable}}]}}
+"""
 COUNT = 30
 
 
@@ -24,6 +26,11 @@ def scraped(service: Service) -> str:
 def value(text: str, series: str) -> float | None:
     found = re.search(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
     return float(found[1]) if found else None
+
+
+def alerts(service: Service) -> tuple[str, ...]:
+    answer = httpx.get(f"{service.url}/v1/alerts", headers={"connection": "close"}, timeout=30)
+    return tuple(f"{alert['id']} {alert['rule']}" for alert in answer.json()["data"])
 
 
 def predict(service: Service, count: int) -> None:
@@ -47,8 +54,25 @@ def processes(service: Service) -> set[int]:
     return {int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
-def test_two_processes_count_as_one_and_a_dead_one_leaves_its_counts(tmp_path: Path) -> None:
+def break_ten_times(service: Service) -> None:
+    """A connection each, so that both processes run some and neither runs ten."""
+    address = f"{service.url}/v1/programs/broken/predict"
+    for _ in range(10):
+        assert httpx.post(address, json={"inputs": {"question": "a"}}, timeout=30).status_code == 503
+
+
+def until_both_know_of_one_alert(service: Service) -> None:
+    deadline = time.monotonic() + 30
+    # So often that both processes have answered.
+    while len(told := {alerts(service) for _ in range(12)}) != 1 or told == {()}:
+        assert time.monotonic() < deadline, service.log
+        time.sleep(0.1)
+    assert service.log.count('"alert_raised"') == 1
+
+
+def test_two_processes_count_and_judge_as_one_and_a_dead_one_leaves_its_counts(tmp_path: Path) -> None:
     with running_service(tmp_path, DECLARED, "--workers", "2") as service:
+        break_ten_times(service)
         predict(service, COUNT)
         text = until_counted(service, COUNT)
         assert value(text, 'dspy_prediction_duration_seconds_count{program="qa"}') == COUNT
@@ -60,6 +84,7 @@ def test_two_processes_count_as_one_and_a_dead_one_leaves_its_counts(tmp_path: P
         for _ in range(6):
             assert value(scraped(service), 'dspy_predictions_total{program="qa",status="success"}') == COUNT
 
+        until_both_know_of_one_alert(service)
         cpu_s = value(scraped(service), "process_cpu_seconds_total")
         assert cpu_s is not None
         before = processes(service)

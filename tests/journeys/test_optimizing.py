@@ -26,6 +26,19 @@ def steps() -> Iterator[tuple[list[str], str | None]]:
             yield command[1:], found.group("printed")
 
 
+def dspex(place: Path, *arguments: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(
+        [sys.executable, "-m", "dspex", *arguments],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == status, (arguments, done.stderr)
+    return done
+
+
 def test_the_guide_works_from_top_to_bottom(tmp_path: Path) -> None:
     place = tmp_path / "optimize"
     shutil.copytree(ROOT / "examples" / "optimize", place)
@@ -35,20 +48,22 @@ def test_the_guide_works_from_top_to_bottom(tmp_path: Path) -> None:
         told = file.read_text().replace("http://127.0.0.1:8100/v1", teacher.base_url)
         file.write_text(told, encoding="utf-8")
         for arguments, printed in steps():
-            done = subprocess.run(
-                [sys.executable, "-m", "dspex", *arguments],
-                cwd=place,
-                capture_output=True,
-                text=True,
-                timeout=300,
-                check=False,
-            )
-            assert done.returncode == 0, (arguments, done.stderr)
+            if arguments[:1] == ["deploy"]:
+                # Of the file as it is now, not as of the last command.
+                file.write_text(told.replace("min_score: 0.7", "min_score: 0.9"), encoding="utf-8")
+                assert "scored 0.8167 and needs 0.9" in dspex(place, *arguments, status=1).stderr
+                file.write_text(told, encoding="utf-8")
+            done = dspex(place, *arguments)
             if printed is not None:
                 compared += 1
                 assert _numbers(done.stdout) == _numbers(printed), arguments
             if arguments[:2] == ["programs", "show"]:
                 assert "BootstrapFewShotWithRandomSearch, of version 1" in done.stdout
+        rows = place / "tickets.jsonl"
+        more = rows.read_text().splitlines()[0].replace("order 4349", "order 1")
+        rows.write_text(rows.read_text() + more + "\n", encoding="utf-8")
+        again = dspex(place, "optimize", "estimate", "tickets", "tickets", "--validation", "held-out")
+        assert "61 to learn from" in again.stdout
     assert compared == 3
 
 

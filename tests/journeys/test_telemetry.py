@@ -38,9 +38,11 @@ def asked(service: Service, **headers: str) -> Any:
     return answer.json()
 
 
-def test_one_trace_from_the_caller_through_dspex_to_the_provider(tmp_path: Path) -> None:
+@pytest.mark.parametrize("executor", ["native", "pool"])
+def test_one_trace_from_the_caller_through_dspex_to_the_provider(tmp_path: Path, executor: str) -> None:
+    program = f"- {{name: qa, signature: 'question -> answer', executor: {executor}}}"
     with receiving(COMPLETION) as provider, receiving() as collector:
-        declared = config(f"{provider.url}/v1").replace(
+        declared = config(f"{provider.url}/v1", program).replace(
             "openai/gpt-4o-mini", "openai/gpt-4o-mini, env: OPENAI_API_KEY"
         )
         variables = otel(

@@ -20,6 +20,7 @@ from dspex.executions.records import Execution
 from dspex.gateway.budgeting import Account, Holding
 from dspex.jobs.rules import begun as begin
 from dspex.kit.errors import Conflict
+from dspex.observability.records import Alert, Part
 from dspex.programs.records import CompiledDocument, Deployment
 from dspex.storage import migrations
 from dspex.storage.dialects import dialect_for
@@ -65,6 +66,9 @@ async def fill(url: str) -> None:
         assert await database.evaluations.settle(begun, [ExampleResult(1, "r", "e", 0.5)], {"scored": 1})
         assert await database.keys.add_first(Key("k", "default", "n", "admin", None, "d", NOON, "cli"))
         await database.audit.add(AuditEntry("a", "default", NOON, "cli", "key.create", "n", "done"))
+        await database.alerts.add([Part("default", "qa", NOON, 10, 5, 1.0, 0.0)])
+        alert = Alert("a", "error_rate", "default", "qa", "n", 0.5, 0.1, "Half failed.", NOON)
+        assert await database.alerts.open(alert)
 
 
 def test_up_down_and_up_with_data(empty_database_url: str) -> None:

@@ -6,7 +6,6 @@ import struct
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from dspex.executions.model_calls import read_call
 from dspex.gateway.records import Dialect, FineTuningRequest, LanguageModelRequest
 from dspex.kit.clock import SystemClock
 from dspex.kit.ids import new_id
+from dspex.kit.records import asdict
 from dspex.optimizations.ports import OptimizerHost
 from dspex.optimizations.records import Optimized, OptimizerTask
 from dspex.programs.kinds import references_of

@@ -49,8 +49,8 @@ class Proxy:
                 sink.sendall(data)
         for one in (source, sink):
             self._open.discard(one)
-            with contextlib.suppress(OSError):
-                one.close()
+            # Closing alone would leave it open for as long as the other pump reads from it.
+            _reset(one)
 
 
 def _reset(one: socket.socket) -> None:
@@ -58,7 +58,7 @@ def _reset(one: socket.socket) -> None:
         # No lingering: the other side sees a reset, not an orderly end.
         one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
         one.shutdown(socket.SHUT_RDWR)
-        one.close()
+    one.close()
 
 
 @contextlib.contextmanager

@@ -30,7 +30,9 @@ async def test_texts_are_embedded_by_the_node(pools: TestedPools) -> None:
     assert answer.outputs["shape"] == [64]
     assert answer.outputs["kind"] == "float32"
     assert answer.outputs["values"] == pytest.approx(list(embed("a cat", 64)), rel=1e-5)
-    assert host.embedded == [{"model": MODEL, "texts": ["a cat"], "dimensions": None, "step": None}]
+    assert host.embedded == [
+        {"model": MODEL, "texts": ["a cat"], "dimensions": None, "step": None, "metric": False}
+    ]
     inputs = {"text": "a b c d e", "single": False, "options": {"batch_size": 2, "dimensions": 8}}
     host = ScriptedHost()
     answer = await pools.run(custom("shop.retrieval:Vector"), inputs, host)

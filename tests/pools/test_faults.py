@@ -150,6 +150,24 @@ async def test_what_a_worker_started_ends_with_it_and_everything_with_the_pool(t
     assert not any(psutil.pid_exists(one) for one in workers)
 
 
+async def test_what_a_worker_started_counts_as_its_memory(tmp_path: Path) -> None:
+    """Each of them stays below the limit that it inherits."""
+    (tmp_path / "family.py").write_text(
+        "import subprocess, sys, time, dspy\n"
+        "HELD = 'held = bytes(150_000_000).replace(bytes(1), bytes([1])); import time; time.sleep(60)'\n"
+        "class Parent(dspy.Module):\n"
+        "    def forward(self, children: int):\n"
+        "        for _ in range(children):\n"
+        "            subprocess.Popen([sys.executable, '-c', HELD])\n"
+        "        time.sleep(20 if children > 1 else 0)\n"
+        "        return dspy.Prediction(children=children)\n"
+    )
+    async with open_pools(tmp_path, workers=1, memory_mb=400) as pools:
+        with pytest.raises(WorkerDied) as died:
+            await pools.run(custom("family:Parent", tmp_path), {"children": 4}, timeout_s=60)
+        assert "memory passed the 400 MB" in died.value.message
+
+
 async def test_the_nursery_is_started_again_when_it_dies() -> None:
     async with open_pools(workers=2) as pools:
         await pools.run(QA, {"question": "?"})
@@ -277,6 +295,43 @@ async def test_workers_are_recycled_without_dropping_a_request() -> None:
             if len(seen) > 3:
                 break
         assert len(seen) > 3
+
+
+@pytest.mark.parametrize("worn", [{"recycle_s": 1.0}, {"recycle_mb": 64}], ids=["age", "memory"])
+async def test_a_worker_that_is_old_or_large_is_replaced(tmp_path: Path, worn: dict[str, Any]) -> None:
+    (tmp_path / "growing.py").write_text(
+        "import dspy\n"
+        "held = []\n"
+        "class Growing(dspy.Module):\n"
+        "    def forward(self, megabytes: int):\n"
+        "        held.append(b'x' * megabytes * 1_000_000)\n"
+        "        return dspy.Prediction(held=len(held))\n"
+    )
+    async with open_pools(tmp_path, workers=1, **worn) as pools:
+        growing = custom("growing:Growing", tmp_path)
+        assert (await pools.run(growing, {"megabytes": 200})).outputs == {"held": 1}
+        (first,) = pools.pids
+        async with asyncio.timeout(60):
+            while first in pools.pids:
+                await asyncio.sleep(0.05)
+        # As a new one: nothing is held.
+        assert (await pools.run(growing, {"megabytes": 1})).outputs == {"held": 1}
+
+
+@pytest.mark.parametrize(("gpu", "seen"), [(True, "0,1"), (False, "")])
+async def test_only_a_pool_with_gpu_sees_the_devices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool, seen: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    (tmp_path / "devices.py").write_text(
+        "import os, dspy\n"
+        "class Devices(dspy.Module):\n"
+        "    def forward(self, name: str):\n"
+        "        return dspy.Prediction(seen=os.environ.get(name))\n"
+    )
+    async with open_pools(tmp_path, workers=1, gpu=gpu) as pools:
+        asked = {"name": "CUDA_VISIBLE_DEVICES"}
+        assert (await pools.run(custom("devices:Devices", tmp_path), asked)).outputs == {"seen": seen}
 
 
 async def test_new_code_is_imported_by_new_workers_and_old_code_is_not_run_as_new(tmp_path: Path) -> None:

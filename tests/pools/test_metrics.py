@@ -2,15 +2,20 @@
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from dspex.access.records import LOCAL_OPERATOR
 from dspex.evaluations.metrics.errors import MetricFailed
-from dspex.evaluations.metrics.records import Score
+from dspex.evaluations.metrics.records import MetricSpec, Score
 from dspex.evaluations.ports import MetricCase, MetricTask
+from dspex.evaluations.python_scoring import PythonMetrics
 from dspex.executions.errors import WorkerDied
+from dspex.kit.clock import SystemClock
 from dspex.kit.errors import Conflict, Invalid
+from dspex.programs.records import LanguageModelChoice
 from dspex.providers.python_code import code_digest
 from tests.plugins.pools import PROJECT, ScriptedHost, TestedPools, chat, open_pools
 
@@ -123,3 +128,23 @@ async def test_the_metric_of_the_examples() -> None:
         wanted = task("exact", reference="metrics:sorted_well", code=None, cases=cases)
         found = await scores(opened, wanted)
     assert [one.value for one in found if isinstance(one, Score)] == pytest.approx([1.0, 0.7, 0.3])
+
+
+async def test_a_metric_is_looked_at_before_anything_is_scored(pools: TestedPools) -> None:
+    unused: Any = None
+    metrics = PythonMetrics(pools.pools, unused, unused, SystemClock(), "n")
+    lm = LanguageModelChoice("main", "openai/gpt-4o-mini", {})
+
+    async def check(reference: str) -> None:
+        await metrics.check(MetricSpec("python", reference=reference), LOCAL_OPERATOR, lm)
+
+    await check("shop.metrics:exact")
+    for reference, reason in (
+        ("shop.metrics:absent", "has no 'absent'"),
+        ("shop.nowhere:anything", "no module 'shop.nowhere'"),
+        ("shop.metrics:NOT_CALLABLE", "can't be called"),
+    ):
+        with pytest.raises(Invalid, match=reason) as refused:
+            await check(reference)
+        assert refused.value.code == "bad_metric"
+        assert [one.pointer for one in refused.value.problems] == ["/metric/reference"]

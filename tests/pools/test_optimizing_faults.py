@@ -4,12 +4,12 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import psutil
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from dspex.executions.errors import ProgramFailed, WorkerDied
 from dspex.gateway.errors import LMInvalidRequestError, LMRateLimitError, LMServerError
@@ -160,7 +160,7 @@ async def test_a_metric_that_never_scores_ends_it_before_the_optimizer_begins(
         await optimizers.optimize(
             PROGRAM, "BootstrapFewShot", train=rows(4), metric=metric(name, timeout_s=0.1), host=host
         )
-    assert failed.value.code == code
+    assert (failed.value.kind, failed.value.code) == ("invalid", code)
     assert [one["phase"] for one in host.of("phase")] == ["baseline"]
 
 

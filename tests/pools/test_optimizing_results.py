@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from dspex.configuration.models import ModelRegistry
 from dspex.configuration.pipelines import PipelineEntry
@@ -336,6 +336,8 @@ async def test_metrics_that_ask_models_or_are_python(
     assert found.baseline_score is not None
     assert found.score is not None
     assert ("other" in host.aliases) is asks
+    # What the metric asks is told from what the program does.
+    assert all(one["metric"] is (one["alias"] == "other") for one in map(json.loads, host.asked))
     assert (host.embedded > 0) is (metric["name"] == "semantic_similarity")
 
 

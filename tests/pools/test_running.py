@@ -268,3 +268,9 @@ async def test_outputs_without_end_are_too_large_and_harm_nobody(pools: TestedPo
         with pytest.raises(OutputTooLarge):
             await pools.run(custom("shop.faults:Large"), {"megabytes": megabytes})
     assert pools.pids == before
+
+
+async def test_nothing_is_kept_of_earlier_executions(pools: TestedPools) -> None:
+    for number in range(5):
+        found = (await pools.run(custom("shop.programs:Remembering"), {"question": str(number)})).outputs
+        assert found == {"kept": [0, 0, 0, 0], "traced": 1}

@@ -1,10 +1,10 @@
 """Pools that nothing needed cost nothing; one that can't serve makes a node not ready."""
 
 import sys
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.application.lazy_pools import LazyPools
 from dspex.configuration.pools import PoolSettings

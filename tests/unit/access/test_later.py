@@ -1,9 +1,9 @@
 """Who asked for what is done only now."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.access.records import LOCAL_OPERATOR, Key
 from dspex.access.service import Keys

@@ -1,10 +1,10 @@
 """Who may do what, and which keys are good."""
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import get_args
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.access.records import LOCAL_OPERATOR, Key, Principal, Role
 from dspex.access.rules import (

@@ -1,18 +1,19 @@
 """What a start makes of the file's programs, and of what answers already, over stores in memory."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
+from msgspec.structs import replace
 
 from dspex.access.audit import Audit
 from dspex.application.declaring import declare
 from dspex.application.origin import Origin, origin_of
 from dspex.application.source import Source
 from dspex.configuration.settings import ProgramEntry, Settings
+from dspex.jobs.records import Job
 from dspex.kit.errors import Conflict, Invalid, Unavailable
 from dspex.kit.facts import Facts
 from dspex.programs.definitions import define
@@ -36,11 +37,13 @@ class Store(MemoryPrograms):
         super().__init__()
         self.dies: str | None = None
 
-    async def deploy(self, program: Program, version: Version, deployment: Deployment) -> None:
+    async def deploy(
+        self, program: Program, version: Version, deployment: Deployment, *, by: Job | None = None
+    ) -> None:
         dies, self.dies = self.dies, None
         if dies == "before":
             raise KeyboardInterrupt
-        await super().deploy(program, version, deployment)
+        await super().deploy(program, version, deployment, by=by)
         if dies == "after":
             raise KeyboardInterrupt
 

@@ -1,6 +1,6 @@
 """Counts of jobs for the metrics."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from dspex.application.job_counts import JobCounts
 from dspex.providers.memory.jobs import MemoryJobs

@@ -2,12 +2,12 @@
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import structlog.testing
+from msgspec.structs import replace
 
 from dspex.application.pools_everywhere import PoolsEverywhere
 from dspex.executions.ports import PoolView, WorkerView

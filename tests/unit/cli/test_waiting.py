@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from dspex.interfaces.cli.waiting import check_goes_on, telling_why
+from dspex.interfaces.cli.waiting import check_goes_on, interrupted, telling_why
 from dspex.kit.errors import Conflict
 
 
@@ -29,3 +29,11 @@ def test_what_is_over_is_retried_not_resumed(status: str) -> None:
         check_goes_on("optimization", "abc", status)
     check_goes_on("optimization", "abc", "queued")
     check_goes_on("optimization", "abc", "completed")
+
+
+def test_who_interrupts_is_told_whether_it_goes_on_and_spends() -> None:
+    assert "stopped; `dspex eval resume abc` goes on" in str(interrupted("eval", "abc", None))
+    told = str(interrupted("optimize", "abc", "work-a"))
+    assert "it goes on on work-a. `dspex optimize cancel abc` ends it" in told
+    assert "`dspex optimize show abc`" in told
+    assert "resume" not in told

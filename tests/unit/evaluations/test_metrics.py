@@ -75,6 +75,8 @@ def test_bad_metrics_are_told_by_pointer(written: Any, pointers: list[str]) -> N
         read_metric(written)
     assert told.value.code == "bad_metric"
     assert [one.pointer for one in told.value.problems] == pointers
+    # For people: a command line has no document that they would point into.
+    assert "/metric" not in str(told.value)
 
 
 @pytest.mark.parametrize(

@@ -2,25 +2,27 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from dspex.evaluations import examples
 from dspex.evaluations.metrics.errors import MetricFailed
 from dspex.evaluations.metrics.records import Score
+from dspex.evaluations.records import Evaluation
 from dspex.evaluations.rules import execution_id_of
-from dspex.evaluations.scoring import Answered, Scoring
+from dspex.evaluations.scoring import Answered, Scorer, Scoring
 from dspex.executions.facts import ExecutionFinished
+from dspex.executions.ports import Keeper, cap_of
 from dspex.executions.records import ExecutionError
 from dspex.jobs import rules as job_rules
-from dspex.kit.errors import Unavailable
+from dspex.kit.errors import Exhausted, Unavailable
 from dspex.kit.ids import is_id, new_id
 from tests.making import NOON, execution
-from tests.unit.evaluations.working import House, Parts, prepared, right, until
+from tests.unit.evaluations.working import House, Parts, Saying, prepared, right, until
 
 
 @pytest.fixture(autouse=True)
@@ -183,26 +185,70 @@ async def test_what_a_killed_worker_had_run_is_not_paid_again(at: tuple[House, h
     assert found[2].failure is not None and found[2].failure.origin == "program"
 
 
-async def test_no_example_begins_that_could_pass_the_budget(at: tuple[House, httpx.AsyncClient]) -> None:
+class Paying(Parts):
+    """Each example makes one call, of what `price` says when it is made, as the gateway lets it be made."""
+
+    def __init__(self, price: Callable[[Answered], float]) -> None:
+        super().__init__(right)
+        self.price = price
+        self.paid = 0.0
+        self.running = self.most = 0
+
+    async def scorer(self, evaluation: Evaluation, keeper: Keeper) -> Scorer:
+        cap = cap_of(keeper)
+        assert cap is not None
+
+        async def say(answered: Answered) -> Scoring:
+            cost = self.price(answered)
+            try:
+                await cap.reserve(cost)
+            except Exhausted as error:
+                return Scoring(None, ExecutionError("exhausted", error.code, "Exhausted", error.message))
+            self.paid += cost
+            self.running += 1
+            self.most = max(self.most, self.running)
+            await asyncio.sleep(0)
+            self.running -= 1
+            await cap.settle(cost, cost)
+            return Scoring(Score(1.0), cost_usd=cost, lm_calls=1)
+
+        return Saying(say)
+
+
+async def test_no_call_is_made_that_could_pass_the_budget(at: tuple[House, httpx.AsyncClient]) -> None:
     house, client = at
     await prepared(client, 50)
-    running = most = 0
-
-    async def dear(answered: Answered) -> Scoring:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0)
-        running -= 1
-        return Scoring(Score(1.0), cost_usd=0.1)
-
-    house.parts = Parts(dear)
+    house.parts = parts = Paying(lambda _: 0.1)
     evaluation_id = await house.ask(client, budget_usd=1.05, concurrency=8)
     ended = await house.take(evaluation_id, house.another("me"))
     report = ended.result or {}
     assert (ended.status, report["stopped"]) == ("completed", "budget")
     assert (report["scored"], report["not_run"], report["cost_usd"]) == (10, 40, 1.0)
-    assert most > 1
+    assert parts.most > 1
+
+
+@pytest.mark.parametrize("dear", [0.03, 0.08])
+async def test_one_dear_example_ends_nothing_where_the_budget_is_enough_for_all(
+    at: tuple[House, httpx.AsyncClient], dear: float
+) -> None:
+    house, client = at
+    await prepared(client, 60)
+    house.parts = Paying(lambda answered: dear if answered.inputs["question"] == "1?" else 0.0001)
+    ended = await house.take(await house.ask(client, budget_usd=0.1, concurrency=16), house.another("me"))
+    report = ended.result or {}
+    assert (ended.status, report["stopped"], report["scored"]) == ("completed", None, 60)
+
+
+async def test_one_dear_example_among_many_never_passes_the_budget(
+    at: tuple[House, httpx.AsyncClient],
+) -> None:
+    house, client = at
+    await prepared(client, 60)
+    house.parts = parts = Paying(lambda answered: 0.5 if answered.inputs["question"] == "1?" else 0.05)
+    ended = await house.take(await house.ask(client, budget_usd=1.02, concurrency=16), house.another("me"))
+    report = ended.result or {}
+    assert (ended.status, report["stopped"], report["scored"]) == ("completed", "budget", 11)
+    assert parts.paid == pytest.approx(1.0)
 
 
 async def test_the_first_example_tells_what_one_costs(at: tuple[House, httpx.AsyncClient]) -> None:
@@ -239,6 +285,20 @@ async def test_kept_answers_tell_nothing_of_what_one_costs(at: tuple[House, http
     report = ended.result or {}
     assert (report["stopped"], report["scored"], report["cost_usd"]) == ("budget", 8, 3.0)
     assert most <= 3
+
+
+async def test_calls_are_set_aside_for_so_that_the_dearest_one_fits_as_well(
+    at: tuple[House, httpx.AsyncClient],
+) -> None:
+    house, client = at
+    await prepared(client, 50)
+    # Each example is dearer than all before it: none tells what the next one costs.
+    house.parts = parts = Paying(lambda _: 0.1 * (round(parts.paid * 10) + 1))
+    ended = await house.take(await house.ask(client, budget_usd=1.2, concurrency=4), house.another("me"))
+    report = ended.result or {}
+    # 0.1, 0.2 and 0.4: after these the dearest so far fits into the budget, and the next one does not.
+    assert (ended.status, report["stopped"], report["scored"]) == ("completed", "budget", 3)
+    assert parts.paid == pytest.approx(0.7)
 
 
 async def test_the_keys_own_budget_ends_it_as_well(at: tuple[House, httpx.AsyncClient]) -> None:

@@ -17,7 +17,7 @@ from dspex.evaluations.scoring import Answered, GroupScorer, JudgeScorer, Scorin
 from dspex.executions.errors import WorkerDied
 from dspex.executions.ports import PoolHost
 from dspex.executions.records import Execution
-from dspex.kit.errors import Unavailable
+from dspex.kit.errors import Invalid, Unavailable
 from dspex.programs.definitions import choose_model, define
 from dspex.programs.records import ProgramSettings
 from tests.interfaces.node import TestNode
@@ -189,3 +189,24 @@ async def test_what_a_metric_asks_of_models_is_on_record_and_shared_out() -> Non
     assert sum(one.lm_calls for one in found) == 1
     assert sum(one.tokens for one in found) == execution.usage["total_tokens"]
     await scorer.aclose()
+
+
+async def test_a_metric_that_cannot_be_imported_is_refused_where_a_worker_can_look() -> None:
+    class Looking:
+        outcome: Exception = Invalid("shop.metrics has no 'nope'.", code="bad_metric")
+
+        async def score(self, task: MetricTask, host: PoolHost) -> Sequence[Score | MetricFailed]:
+            assert (task.reference, task.cases) == ("shop.metrics:nope", ())
+            raise self.outcome
+
+    pools = Looking()
+    check = TestNode(metric_pools=pools).services.evaluations.metrics.check_code
+    metric = MetricSpec("python", reference="shop.metrics:nope")
+    with pytest.raises(Invalid, match="has no 'nope'") as refused:
+        await check(metric, LOCAL_OPERATOR)
+    assert [one.pointer for one in refused.value.problems] == ["/metric/reference"]
+    # Whoever scores with it finds out.
+    for passing in (Unavailable("no worker", code="no_pool"), WorkerDied("it died"), TimeoutError()):
+        pools.outcome = passing
+        await check(metric, LOCAL_OPERATOR)
+    await check(MetricSpec("f1"), LOCAL_OPERATOR)

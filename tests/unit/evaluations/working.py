@@ -45,6 +45,9 @@ class Parts:
     def check_model(self, metric: MetricSpec) -> str | None:
         return None
 
+    async def check_code(self, metric: MetricSpec, principal: Principal) -> None:
+        """There is none."""
+
     async def priced(self, model: str) -> bool:
         return True
 

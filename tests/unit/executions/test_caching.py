@@ -1,12 +1,13 @@
 """Whole predictions from the cache: over a scripted model, with a clock that does as it is told."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dspex.access.records import LOCAL_OPERATOR
 from dspex.configuration.caching import CachePolicy, CacheSettings

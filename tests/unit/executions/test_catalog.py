@@ -1,10 +1,10 @@
 """What answers for a name: fresh within a second, never a version that was replaced or archived."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.executions.catalog import FRESH_S, Catalog
 from dspex.executions.errors import NotExecutable

@@ -1,10 +1,10 @@
 """What the node does for an execution in a worker: its messages are kept and its prints logged, within bounds."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import structlog.testing
+from msgspec.structs import replace
 
 from dspex.access.records import LOCAL_OPERATOR
 from dspex.executions.pool_host import Host
@@ -13,6 +13,7 @@ from dspex.executions.steps import NO_STEPS
 from dspex.gateway.records import CallContext, Dialect, LanguageModelCall, LanguageModelReply, Usage
 from dspex.gateway.records import LanguageModelRequest as Request
 from dspex.kit.errors import Exhausted
+from dspex.kit.tracing import TraceContext
 from dspex.signatures.document import parse_signature
 from tests.making import NOON
 
@@ -62,6 +63,19 @@ async def test_a_trace_keeps_messages_up_to_a_bound_and_every_call(
     for length in (60, 40, 1, 1):
         await served.complete(asked("x" * length))
     assert [one.request is not None for one in call.calls] == [True, True, False, False]
+
+
+async def test_what_a_worker_asks_belongs_to_the_trace_of_its_execution(call: CallContext) -> None:
+    above = TraceContext("1" * 32, "2" * 16, sampled=True)
+    contexts: list[CallContext] = []
+
+    class Listening(Gateway):
+        async def complete(self, request: Request, call: CallContext) -> LanguageModelReply:
+            contexts.append(call)
+            return await super().complete(request, call)
+
+    await host(Listening(), replace(call, trace=above)).complete(asked("hi"))
+    assert [one.trace for one in contexts] == [above]
 
 
 async def test_on_whose_account_a_call_is_made_is_not_the_programs_to_say(call: CallContext) -> None:

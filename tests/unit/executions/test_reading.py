@@ -10,6 +10,7 @@ import json_repair
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dspex.executions.catalog import Runnable
 from dspex.executions.errors import AdapterParseError, OutputTooLarge, UnreadableReply
@@ -108,6 +109,11 @@ async def outcome(
         return type(error).__name__, error.message, error.code
 
 
+def without_values(told: Answer | tuple[str, str, str]) -> Answer | tuple[str, str, str]:
+    """The typed values stay in the process that reads."""
+    return replace(told, values=None) if isinstance(told, Answer) else told
+
+
 class _Nowhere:
     """A process that is never done: only what happens on the event loop is measured."""
 
@@ -188,7 +194,7 @@ def test_a_reply_is_read_the_same_here_and_apart(text: str, outputs: str, adapte
     whole = f"[[ ## answer ## ]]\n{text}" if adapter == "chat" else f'{{"answer": {text}'
     here = asyncio.run(outcome(whole, HERE, outputs, adapter))
     apart = asyncio.run(outcome(whole, APART, outputs, adapter))
-    assert repr(here) == repr(apart)
+    assert repr(without_values(here)) == repr(apart)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """What is kept of a stream: bounded, whole for those who read on, and gone after a while."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dspex.access.records import LOCAL_OPERATOR
 from dspex.executions import streams

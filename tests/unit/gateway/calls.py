@@ -1,8 +1,9 @@
 """What tests of the gateway's steps call with, and a model that does as it is told."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from dspex.access.records import LOCAL_OPERATOR
 from dspex.configuration.models import ModelSettings

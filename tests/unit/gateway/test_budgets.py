@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.access.records import LOCAL_OPERATOR
 from dspex.configuration.spending import Budget
+from dspex.evaluations.budget import Cap
 from dspex.gateway.budgeting import Balance, Holding, Loan, dollars, periods_at
 from dspex.gateway.errors import LMServerError, LMTimeoutError
 from dspex.gateway.leases import BudgetLeases
@@ -324,3 +325,36 @@ async def test_waiting_callers_share_one_question_and_leave_no_trace_when_cancel
     await bench.leases.tend()
     (balance,) = await bench.balances()
     assert balance.held == 0
+
+
+async def test_the_cap_of_a_piece_of_work_holds_with_its_calls_in_flight(bench: Bench) -> None:
+    bench.ledger.away = True
+    cap = Cap(0.5, spent_usd=0.05)
+    bench.model.outcomes.extend([None, None])
+    # Each is set aside for at 0.2: two fit beside what is spent, the third waits for them.
+    asked = [asyncio.create_task(bench.gateway.complete(request(), context(cap=cap))) for _ in range(3)]
+    await until(lambda: bench.model.asked == 2)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert bench.model.asked == 2
+    bench.model.released.set()
+    assert await asyncio.gather(*asked) == [REPLY] * 3
+    # 0.14 are spent. What is given up costs its prompt, what fails nothing.
+    bench.model.released.clear()
+    bench.model.outcomes.extend([None, LMServerError("down")])
+    given_up = asyncio.create_task(bench.gateway.complete(request(), context(cap=cap)))
+    await until(lambda: bench.model.asked == 4)
+    given_up.cancel()
+    await asyncio.wait([given_up])
+    with pytest.raises(LMServerError):
+        await bench.gateway.complete(request(), context(cap=cap))
+    # 0.24: two more, and with 0.3 none.
+    for _ in range(2):
+        await bench.gateway.complete(request(), context(cap=cap))
+    cap.count(0.01)
+    with pytest.raises(
+        Exhausted, match=r"0.5 USD, is used up: 0.31 USD are spent, and the next call may cost 0.2"
+    ) as told:
+        await bench.gateway.complete(request(), context(cap=cap))
+    assert told.value.code == "evaluation_budget"
+    assert (bench.model.asked, bench.ledger.asked) == (7, 0)

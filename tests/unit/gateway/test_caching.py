@@ -1,12 +1,13 @@
 """The caching step over a scripted model: what is kept, for whom, how long, and what a hit looks like."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict, replace
 
 from dspex.access.records import LOCAL_OPERATOR
 from dspex.application.caches import OpenCaches, memory_cache
@@ -354,7 +355,7 @@ async def test_an_entry_that_nobody_of_us_wrote_is_a_miss_and_is_overwritten(val
     ("member", "value"), [("text", 7), ("text", ""), ("cost_usd", -1), ("cost_usd", "0"), ("simulated", 1)]
 )
 def test_a_kept_reply_of_the_wrong_form_is_none(member: str, value: Any) -> None:
-    good = KeptReply("Paris", "m", {"input_tokens": 1}, 0.5).to_json()
+    good = asdict(KeptReply("Paris", "m", {"input_tokens": 1}, 0.5))
     assert KeptReply.from_json(good) is not None
     assert KeptReply.from_json(good | {member: value}) is None
 

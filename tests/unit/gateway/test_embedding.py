@@ -5,12 +5,13 @@ import random
 import struct
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dspex.access.records import LOCAL_OPERATOR
 from dspex.configuration.caching import CachePolicy

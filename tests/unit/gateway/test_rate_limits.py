@@ -1,10 +1,10 @@
 """Rate limits around a call: of its key, session and program, and of the model for each attempt."""
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.access.records import LOCAL_OPERATOR
 from dspex.configuration.settings import RateLimits

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from dspex.jobs import rules
+from dspex.jobs import rules, sweeping
 from dspex.jobs.lease import Lease
 from dspex.jobs.ports import Known, Run
 from dspex.jobs.records import Again, Completed, Failed, Job, JobError, Outcome
@@ -124,6 +125,8 @@ async def test_a_job_is_begun_and_completed() -> None:
     [
         (Invalid("no"), "failed", 1),
         (Unavailable("later"), "queued", 1),
+        # Ours, for which no job is to blame.
+        (Unavailable("away", code="database_unavailable"), "queued", 0),
         (Exhausted("slowly", retry_after=9), "queued", 0),
         (RuntimeError("a defect"), "failed", 1),
     ],
@@ -344,17 +347,17 @@ def sweeper(store: MemoryJobs, engine: Engine, alive: Sequence[str] = ()) -> Swe
 
 async def test_waiting_jobs_are_handed_over_once_for_each_turn() -> None:
     store, engine = MemoryJobs(), Engine()
-    sweeping = sweeper(store, engine)
+    handing = sweeper(store, engine)
     await store.add(
         job("1"), job("2", due_at=datetime.now(NOON.tzinfo) + timedelta(hours=1)), job("3", queue="cleanup")
     )
-    await sweeping.sweep()
-    await sweeping.sweep()
+    await handing.sweep()
+    await handing.sweep()
     assert engine.enqueued == [("1", 0)]
     first = await store.get("p", "1")
     assert first is not None
     assert await store.change(first, rules.unbegun(first))
-    await sweeping.sweep()
+    await handing.sweep()
     assert engine.enqueued == [("1", 0), ("1", 1)]
 
 
@@ -373,6 +376,35 @@ async def test_dead_workers_lose_their_jobs_and_forgotten_ones_are_queued_again(
     found = {one.id: (one.state, one.turn) for one in store.rows.values()}
     # 1 comes back through the engine; of 2 it knows nothing; 4 was taken by a worker that did nothing.
     assert found == {"1": ("running", 0), "2": ("queued", 1), "3": ("running", 0), "4": ("queued", 1)}
+
+
+async def test_after_an_outage_the_others_have_time_to_beat_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "REAP_S", 0.01)
+    engine = Engine(owned={"other": []})
+    # While the database was away, nobody could beat. The other one has not yet, when it is back; then it has.
+    rounds: list[Sequence[str] | None] = [["other"], None, None, []]
+    looked = asyncio.Event()
+
+    async def living(*, beat_after: datetime) -> Sequence[str]:
+        if not rounds:
+            looked.set()
+            return ["other"]
+        found = rounds.pop(0)
+        if found is None:
+            raise Unavailable("away", code="database_unavailable")
+        return found
+
+    reaping = asyncio.create_task(
+        Sweeper(MemoryJobs(), {}, engine, living, SystemClock(), "me", ["default"]).reap_for_ever()
+    )
+    await asyncio.wait_for(looked.wait(), 5)
+    assert engine.taken == []
+    # And when it never beats again it is dead after all.
+    rounds.append([])
+    async with asyncio.timeout(5):
+        while not engine.taken:
+            await asyncio.sleep(0.01)
+    reaping.cancel()
 
 
 async def test_a_lease_is_not_held_by_an_old_heartbeat() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,9 @@ from dspex.observability.alerts import Alerts
 from dspex.observability.exposition import exposition, forget_process
 from dspex.observability.facts import RequestFinished
 from dspex.observability.metrics import MOST_LABELS, Gauges, Metrics, Pool
+from dspex.observability.optimization_figures import OptimizationFigures
+from dspex.optimizations.records import Ended
+from dspex.providers.memory.alerts import MemoryAlertBoard
 from tests.making import NOON
 from tests.unit.observability.given import UNAVAILABLE, Called, FakeClock, finished
 
@@ -31,6 +35,7 @@ PROMTOOL = shutil.which("promtool")
 @dataclass
 class Watched:
     facts: Facts
+    alerts: Alerts
     metrics: Metrics
 
     async def text(self) -> str:
@@ -46,17 +51,32 @@ class Watched:
         return None
 
 
+def optimizations() -> OptimizationFigures:
+    figures = OptimizationFigures()
+    later = [NOON + timedelta(minutes=minutes) for minutes in (4, 40)]
+    figures.add(
+        [
+            Ended("default", "a", "GEPA", "completed", NOON, later[0], 0.4, 0.7),
+            Ended("default", "b", "GEPA", "completed", NOON, later[1], 0.5, 0.5),
+            Ended("default", "c", "GEPA", "failed", NOON, later[0], 0.5),
+            Ended("default", "d", "COPRO", "cancelled", None, later[0]),
+        ]
+    )
+    return figures
+
+
 @pytest.fixture
 def watched() -> Iterator[Watched]:
     facts, clock = Facts(), FakeClock()
-    alerts = Alerts(AlertSettings(), facts, clock, "node-1")
+    alerts = Alerts(AlertSettings(), facts, clock, "node-1", MemoryAlertBoard())
     gauges = Gauges(
         in_flight=lambda: 3,
         writer_queue=lambda: 4,
         queues=lambda: {("main", "interactive"): 5},
         pool=lambda: Pool(in_use=1, idle=2, limit=10),
+        optimizations=optimizations,
     )
-    yield Watched(facts, Metrics(facts, alerts, gauges))
+    yield Watched(facts, alerts, Metrics(facts, alerts, gauges))
 
 
 def everything(facts: Facts) -> None:
@@ -119,12 +139,27 @@ async def test_what_is_announced_before_the_library_is_loaded_is_counted_too(wat
         ("dspex_active_programs", {}, 1),
         ("dspex_database_pool_connections", {"state": "idle"}, 2),
         ("dspex_database_pool_limit", {}, 10),
+        ("dspex_optimizations_total", {"optimizer": "GEPA", "status": "success"}, 2),
+        ("dspex_optimizations_total", {"optimizer": "GEPA", "status": "error"}, 1),
+        ("dspex_optimizations_total", {"optimizer": "COPRO", "status": "cancelled"}, 1),
+        (
+            "dspex_optimization_duration_seconds_bucket",
+            {"optimizer": "GEPA", "status": "success", "le": "300.0"},
+            1,
+        ),
+        ("dspex_optimization_duration_seconds_sum", {"optimizer": "GEPA", "status": "success"}, 2640),
+        ("dspex_optimization_duration_seconds_count", {"optimizer": "COPRO", "status": "cancelled"}, None),
+        ("dspex_optimization_score_ratio_sum", {"optimizer": "GEPA", "of": "baseline"}, 0.9),
+        ("dspex_optimization_score_ratio_sum", {"optimizer": "GEPA", "of": "result"}, 1.2),
+        ("dspex_optimization_score_ratio_bucket", {"optimizer": "GEPA", "of": "result", "le": "0.5"}, 1),
+        ("dspex_optimization_score_ratio_count", {"optimizer": "GEPA", "of": "result"}, 2),
     ],
 )
 async def test_facts_become_these_series(
     watched: Watched, name: str, labels: dict[str, str], value: float | None
 ) -> None:
     everything(watched.facts)
+    await watched.alerts.look()
     assert await watched.value(name, **labels) == value
 
 
@@ -187,7 +222,7 @@ async def test_names_and_units_follow_the_rules_of_prometheus(watched: Watched) 
         assert re.fullmatch(r"(dspy|dspex|process)_[a-z_]+", name), name
         assert (kind == "counter") == name.endswith("_total"), name
         if kind == "histogram":
-            assert name.endswith(("_seconds", "_bytes")), name
+            assert name.endswith(("_seconds", "_bytes", "_ratio")), name
         assert not re.search(r"_(ms|milliseconds|kb|count|sum|bucket|created)$", name), name
     if PROMTOOL is not None:
         # Few machines have it; the rules above are its own.

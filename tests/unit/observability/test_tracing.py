@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.configuration.observing import TelemetrySettings
 from dspex.gateway.records import Dialect, EmbeddingReply, EmbeddingRequest, Usage

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec.structs import replace
+
 from dspex.access.audit import Audit
-from dspex.access.records import LOCAL_OPERATOR, AuditFilter
+from dspex.access.records import LOCAL_OPERATOR, AuditFilter, Principal
 from dspex.access.service import Keys
 from dspex.datasets.records import Bounds, Example, NewDataset
 from dspex.datasets.service import Datasets
+from dspex.evaluations.metrics.records import MetricSpec
 from dspex.executions.records import Execution, ExecutionFilter
 from dspex.gateway.records import CACHED, Dialect, FineTuningRequest, Options, Spelling
 from dspex.jobs.lease import Lease
@@ -17,6 +20,7 @@ from dspex.jobs.records import Job
 from dspex.jobs.service import Jobs
 from dspex.jobs.worker import Worker
 from dspex.kit.clock import SystemClock
+from dspex.kit.errors import Invalid
 from dspex.kit.facts import Facts
 from dspex.kit.signals import LocalSignals
 from dspex.optimizations.planning import Planner
@@ -35,6 +39,7 @@ from dspex.providers.memory.access import MemoryAudit, MemoryKeys
 from dspex.providers.memory.datasets import MemoryDatasets
 from dspex.providers.memory.executions import MemoryExecutions, MemoryNodes
 from dspex.providers.memory.jobs import MemoryJobs
+from dspex.providers.memory.kept_optimizations import KeptOptimizations
 from dspex.providers.memory.optimizations import MemoryJournal, MemoryOptimizations
 from dspex.providers.memory.programs import MemoryPrograms
 from tests.unit.gateway.scripted import Model, PerToken, gateway
@@ -128,6 +133,7 @@ class House:
     optimizers: Scripted = field(default_factory=Scripted)
     rates: Mapping[str, tuple[float, float]] = field(default_factory=lambda: dict(PRICED))
     timeout_s: float = 60.0
+    model_timeout_s: float = 30.0
     tuner: Tuner = field(default_factory=Tuner)
     program: Program = field(init=False)
 
@@ -135,16 +141,16 @@ class House:
         clock, facts, signals = SystemClock(), Facts(), LocalSignals()
         self.facts = facts
         self.executions = MemoryExecutions(MemoryNodes())
-        self.store_of_programs = MemoryPrograms()
+        self.jobs_store, self.journal = MemoryJobs(), MemoryJournal()
+        self.store_of_programs = MemoryPrograms(self.jobs_store)
         self.programs = ProgramService(self.store_of_programs, Compiler(), clock, facts)
         self.store_of_datasets = MemoryDatasets()
         self.datasets = Datasets(self.store_of_datasets, FileLoader(), clock, Bounds(100_000, 10**9, 10**6))
-        self.jobs_store, self.journal = MemoryJobs(), MemoryJournal()
         self.store = MemoryOptimizations(self.jobs_store, self.journal)
         changes = {KIND: OptimizationChanges(self.store, self.journal)}
         self.jobs = Jobs(self.jobs_store, signals, clock, changes)
         self.prices = PerToken(self.rates)
-        self.gateway = gateway(self.model, self.prices, clock)
+        self.gateway = gateway(self.model, self.prices, clock, timeout_s=self.model_timeout_s)
         self.keys = MemoryKeys()
         self.audit = MemoryAudit()
         results = Results(self.programs, Audit(self.audit, clock))
@@ -156,9 +162,17 @@ class House:
             self.prices,
             lambda references: "c0de",
             frozenset({"general"}),
+            self.check_metric,
         )
         self.service = Optimizations(
-            planner, self.store, self.jobs, results, self.executions, self.prices, clock
+            planner,
+            self.store,
+            self.jobs,
+            results,
+            self.executions,
+            self.prices,
+            clock,
+            KeptOptimizations(),
         )
         self.handler = OptimizationHandler(
             Parts(
@@ -187,6 +201,10 @@ class House:
         lease.look_after = self.worker.look_after
         signals.on("jobs.cancelled", lambda told: self.worker.cancel(told["project"], told["id"]))
         signals.on("jobs.paused", lambda told: self.worker.let_go(told["project"], told["id"]))
+
+    async def check_metric(self, metric: MetricSpec, principal: Principal) -> None:
+        if metric.reference is not None and metric.reference.endswith(":absent"):
+            raise Invalid("There is no such function.", code="bad_metric")
 
     async def furnish(self, rows: int = 10, **settings: Any) -> "House":
         """A deployed program `qa` and a dataset `questions`."""

@@ -2,18 +2,21 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.access.records import LOCAL_OPERATOR
 from dspex.datasets.records import Example, NewDataset
+from dspex.executions.records import ExecutionStatistics
+from dspex.gateway.records import Usage
 from dspex.jobs.records import JobFilter
 from dspex.kit.errors import Conflict, DspexError, Forbidden, Invalid
-from dspex.optimizations.estimates import Sizes, calls_of
+from dspex.optimizations.costing import by_executions, by_prompt, dollars
+from dspex.optimizations.estimates import Sizes, work_of
 from dspex.programs.definitions import define
-from tests.unit.optimizations.house import House
+from tests.unit.optimizations.house import BETTER, House, optimized
 from tests.unit.programs.compiling import LM
 
 DEVELOPER = replace(LOCAL_OPERATOR, role="developer", scopes=frozenset({"optimizations:write"}), key_id="k")
@@ -34,6 +37,7 @@ DEVELOPER = replace(LOCAL_OPERATOR, role="developer", scopes=frozenset({"optimiz
         ({"dataset": "one"}, "too_few_rows", ["/dataset"]),
         ({"dataset": "foreign"}, "dataset_does_not_fit", ["/dataset", "/dataset"]),
         ({"metric": "nonsense"}, "bad_metric", ["/metric"]),
+        ({"metric": {"python": "shop.metrics:absent"}}, "bad_metric", []),
         ({"metric": {"name": "f1", "field": "mood"}}, "dataset_does_not_fit", ["/metric"]),
         ({"metric": {"name": "lm_judge", "model": "absent"}}, "unknown_model", []),
         (
@@ -69,6 +73,67 @@ async def _without_labels(at: House) -> None:
 async def _of_others(at: House) -> None:
     examples = [Example({"message": f"{n}"}, {"mood": "good"}) for n in range(5)]
     await at.datasets.create("default", NewDataset("foreign"), examples)
+
+
+async def _second(at: House, **changes: Any) -> tuple[set[str], int]:
+    """The ids that a first optimization trains on, and the number of the version that it makes."""
+    first = await at.take(await at.order(**changes))
+    assert first.result is not None
+    return {row["id"] for row in at.optimizers.tasks[-1].train}, first.result["version"]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+async def test_what_the_parent_trained_on_is_not_held_out(seed: int) -> None:
+    at = await House().furnish(rows=20)
+    trained, version = await _second(at)
+    order = await at.order(version=version, seed=seed)
+    await at.take(order)
+    task = at.optimizers.tasks[-1]
+    held = {row["id"] for row in task.validation}
+    assert (len(trained), order.plan.train_rows, order.plan.validation_rows) == (14, 14, 6)
+    assert (len(task.train), len(held)) == (14, 6)
+    assert held.isdisjoint(trained)
+
+
+async def test_the_third_generation_holds_out_what_neither_before_trained_on() -> None:
+    at = await House().furnish(rows=20)
+    trained, version = await _second(at)
+    at.optimizers.act = _another
+    more, version = await _second(at, version=version, validation_share=0.2, seed=1)
+    await at.take(await at.order(version=version, validation_share=0.2, seed=2))
+    held = {row["id"] for row in at.optimizers.tasks[-1].validation}
+    assert (len(trained), len(more), len(held)) == (14, 16, 4)
+    assert held.isdisjoint(trained | more)
+
+
+async def _another(task: Any, host: Any) -> Any:
+    return optimized(state={**BETTER, "demos": [{"question": "2?", "answer": "two"}]})
+
+
+async def test_rows_that_the_parent_trained_on_validate_nothing() -> None:
+    at = await House().furnish()
+    await at.add_dataset("others", range(100, 110))
+    _, version = await _second(at, validation="others")
+    for order, pointer in (
+        # All of its rows were trained on.
+        ({}, "/dataset"),
+        ({"dataset": "others", "validation": "questions"}, "/validation"),
+    ):
+        with pytest.raises(Invalid) as refused:
+            await at.order(version=version, **order)
+        assert (refused.value.code, refused.value.problems[0].pointer) == ("validation_overlaps", pointer)
+    assert (await at.order(version=version, dataset="others")).plan.validation_rows == 3
+
+
+async def test_what_a_deleted_dataset_taught_is_not_known() -> None:
+    at = await House().furnish()
+    _, version = await _second(at)
+    await at.add_dataset("others", range(10))
+    await at.datasets.delete("default", "questions")
+    with pytest.raises(Invalid) as refused:
+        await at.order(version=version, dataset="others")
+    assert (refused.value.code, refused.value.problems[0].pointer) == ("validation_unknown", "/version")
+    assert (await at.order(version=1, dataset="others")).plan.validation_rows == 3
 
 
 async def test_what_dspy_refuses_is_refused_before_it_is_queued() -> None:
@@ -171,11 +236,68 @@ async def test_an_estimate_begins_nothing() -> None:
     ],
 )
 def test_ranges_are_ranges_and_grow_with_the_rows(optimizer: str, config: dict[str, Any]) -> None:
-    small = calls_of(optimizer, config, Sizes(20, 10, 1))
-    large = calls_of(optimizer, config, Sizes(200, 100, 2, judged=True))
-    assert small is not None and large is not None
+    works = [
+        work_of(optimizer, config, sizes)
+        for sizes in (Sizes(20, 10, 1), Sizes(200, 100, 2, judged=True), Sizes(200, 100, 2, cached=True))
+    ]
+    small, large, cached = [work.calls for work in works if work is not None]
     assert 0 < small.low <= small.high
     assert small.low < large.low <= large.high
+    assert 0 < cached.low <= cached.high
+
+
+# What these really took of the tickets in examples/optimize: 60 rows each, and the prices of its dspex.yaml.
+TAKEN: list[tuple[str, dict[str, Any], int, float]] = [
+    ("LabeledFewShot", {"k": 16}, 120, 0.0114945),
+    ("KNNFewShot", {"k": 3}, 346, 0.01553482),
+    ("BootstrapFewShot", {}, 124, 0.01217565),
+    ("BootstrapFewShotWithRandomSearch", {"num_candidate_programs": 4}, 436, 0.058791),
+    ("COPRO", {"breadth": 4, "depth": 2}, 487, 0.0234474),
+    ("MIPROv2", {"auto": "light"}, 455, 0.03178455),
+    ("SIMBA", {"max_steps": 3, "bsize": 16}, 947, 0.05506185),
+    ("GEPA", {"auto": "light"}, 335, 0.02143815),
+    ("InferRules", {"num_candidates": 4}, 248, 0.03384795),
+]
+
+
+@pytest.mark.parametrize(("optimizer", "config", "calls", "cost"), TAKEN)
+async def test_what_the_example_takes_lies_within_its_estimate(
+    optimizer: str, config: dict[str, Any], calls: int, cost: float
+) -> None:
+    async def price(usage: Usage) -> float:
+        return ((usage.input_tokens or 0) * 0.15 + (usage.output_tokens or 0) * 0.6) / 1e6
+
+    work = work_of(optimizer, config, Sizes(60, 60, 1, cached=True))
+    assert work is not None
+    assert work.calls.low <= calls <= work.calls.high
+    seen = ExecutionStatistics(
+        executions=60,
+        completed=60,
+        failed=0,
+        success_rate=1.0,
+        duration_avg_ms=None,
+        duration_p50_ms=None,
+        duration_p95_ms=None,
+        duration_p99_ms=None,
+        input_tokens=13887,
+        output_tokens=748,
+        total_tokens=14635,
+        cost_usd=0.0025,
+        unpriced=0,
+        saved_usd=0.0,
+        cache_hits=0,
+        last_executed_at=None,
+    )
+    executed = by_executions(seen, 1, 109)
+    assert executed is not None
+    for call in (executed, by_prompt(1, 109)):
+        usd = await dollars(work, call, price)
+        assert usd is not None
+        assert usd.low <= cost <= usd.high
+    # Narrow where the optimizer leaves little to chance.
+    if optimizer in ("LabeledFewShot", "BootstrapFewShot"):
+        usd = await dollars(work, executed, price)
+        assert usd is not None and usd.high < 3 * cost
 
 
 async def test_few_orders_are_looked_through_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

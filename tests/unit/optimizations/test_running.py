@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.configuration.gates import Gates
+from dspex.configuration.models import ModelSettings
 from dspex.executions.errors import ProgramFailed, WorkerDied
 from dspex.gateway.errors import LMInvalidRequestError, LMRateLimitError, LMServerError
 from dspex.jobs import rules
@@ -357,6 +358,46 @@ async def test_the_budget_is_never_passed_and_the_best_is_kept() -> None:
     assert done.result["remaining_usd"] == pytest.approx(0.2 - done.result["cost_usd"])
 
 
+async def test_what_a_prediction_costs_leaves_out_what_the_metric_asks() -> None:
+    at = await House().furnish()
+
+    async def act(task: OptimizerTask, host: OptimizerHost) -> Optimized:
+        await host.complete({**asked("Judge 0"), "metric": True})
+        host.told({"event": "phase", "phase": "scoring"})
+        for number in range(len(task.validation)):
+            await host.complete(asked(str(number)))
+            # The first one is known from the baseline.
+            await host.complete({**asked(f"Judge {number}"), "metric": True})
+        return optimized()
+
+    at.optimizers.act = act
+    done = await at.take(await at.order())
+    assert done.result is not None
+    assert done.result["cost_usd_per_call"] == pytest.approx(COST)
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_scoring_that_the_budget_ended_says_nothing_of_costs_nor_of_scores(told: bool) -> None:
+    """`told`: by the worker, which had time for it."""
+    at = await House().furnish(gates=Gates(max_cost_usd_per_call=1.0))
+
+    async def act(task: OptimizerTask, host: OptimizerHost) -> Optimized:
+        host.told(candidate(1, 0.75, state=BETTER, full=False, ours=False, examples=1))
+        host.told({"event": "phase", "phase": "scoring"})
+        await host.complete(asked())
+        if told:
+            return optimized(None, details={"stopped": "budget"})
+        raise BudgetSpent("Nothing is left.")
+
+    at.optimizers.act = act
+    done = await at.take(await at.order(budget_usd=1.0))
+    assert done.result is not None
+    assert (done.result["stopped"], done.result["version"]) == ("budget", 2)
+    assert (done.result["improved"], done.result["cost_usd_per_call"]) == (None, None)
+    with pytest.raises(Conflict, match="what a prediction costs is not known"):
+        await at.programs.deploy(at.program, await at.version(2))
+
+
 async def test_a_budget_that_is_too_small_for_anything_says_so() -> None:
     at = await House().furnish()
 
@@ -583,7 +624,7 @@ async def test_being_told_twice_to_end_leaves_nothing_behind(
 ) -> None:
     monkeypatch.setattr(running, "GRACE_S", 0.3)
     monkeypatch.setattr(running, "PATIENT_GRACE_S", 0.3)
-    at = await House().furnish()
+    at = await House(model_timeout_s=0.1).furnish()
     at.model.outcomes.append(None)
 
     async def act(task: OptimizerTask, host: OptimizerHost) -> Optimized:
@@ -610,7 +651,7 @@ async def test_being_told_twice_to_end_leaves_nothing_behind(
 
 async def test_a_pause_waits_for_what_is_paid_already(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "GRACE_S", 0.1)
-    monkeypatch.setattr(running, "PATIENT_GRACE_S", 60.0)
+    monkeypatch.setattr(running, "PATIENT_GRACE_S", 0.1)
     at = await House().furnish()
     at.model.outcomes.append(None)
 
@@ -623,8 +664,8 @@ async def test_a_pause_waits_for_what_is_paid_already(monkeypatch: pytest.Monkey
     turn = asyncio.create_task(at.take(made))
     await at.model.waiting.wait()
     await at.service.pause("default", made.id)
-    # Longer than whoever cancels is made to wait.
-    asyncio.get_running_loop().call_later(running.GRACE_S + 0.2, at.model.released.set)
+    # Longer than whoever cancels or stops is made to wait, and less than the model may take.
+    asyncio.get_running_loop().call_later(0.3, at.model.released.set)
     paused = await turn
     assert paused.state == "paused"
     # The last note comes after the pause: it counts all the same.
@@ -637,7 +678,7 @@ async def test_a_pause_waits_for_what_is_paid_already(monkeypatch: pytest.Monkey
 
 async def test_what_a_pause_wastes_counts_against_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "PATIENT_GRACE_S", 0.1)
-    at = await House().furnish()
+    at = await House(model_timeout_s=0.1).furnish()
     at.model.outcomes.append(None)
 
     async def act(task: OptimizerTask, host: OptimizerHost) -> Optimized:
@@ -686,6 +727,22 @@ async def test_who_has_lost_the_job_deploys_nothing(how: str) -> None:
         assert "cancelled" in done.result["not_deployed"]
     else:
         assert (done.state, done.result) == ("paused" if how == "paused" else "running", None)
+
+
+async def test_who_loses_the_job_while_it_deploys_deploys_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = await House().furnish()
+    deploy = at.programs.deploy
+
+    async def late(*given: Any, **more: Any) -> Any:
+        # After everything was looked at, and before the transaction begins.
+        await at.service.pause("default", made.id)
+        return await deploy(*given, **more)
+
+    monkeypatch.setattr(at.programs, "deploy", late)
+    made = await at.order(deploy=True)
+    paused = await at.take(made)
+    assert (paused.state, paused.result) == ("paused", None)
+    assert (await at.version(1)).status == "deployed"
 
 
 async def test_who_cancels_what_is_deployed_already_comes_too_late(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -822,3 +879,54 @@ async def test_a_retry_by_hand_asks_again_what_failed_while_a_model_was_away() -
     # The first is answered now; what is refused for good is not asked again.
     assert heard == ["lm_invalid_request"] * 3
     assert at.model.asked == 3
+
+
+@pytest.mark.parametrize("alias", ["main", "other"])
+async def test_answers_of_two_models_are_never_mixed(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = await House().furnish()
+
+    async def act(task: OptimizerTask, host: OptimizerHost) -> Optimized:
+        await host.complete(asked("a"))
+        if len(at.optimizers.tasks) == 1:
+            raise WorkerDied("The worker process was killed.")
+        await host.complete({**asked("b"), "alias": alias})
+        return optimized()
+
+    at.optimizers.act = act
+    made = await at.order()
+    assert (await at.take(made)).state == "queued"
+    before = at.gateway._settings[alias]
+    moved = ModelSettings(model="openai/another", api_base="http://elsewhere/v1")
+    monkeypatch.setitem(cast(dict[str, ModelSettings], at.gateway._settings), alias, moved)
+    failed = await at.take(made)
+    assert (failed.state, at.model.asked) == ("failed", 1)
+    assert failed.error is not None and failed.error.code == "model_changed"
+    assert f"{alias!r} was {before.model}" in failed.error.message
+    assert "is openai/another at http://elsewhere/v1 now" in failed.error.message
+    monkeypatch.setitem(cast(dict[str, ModelSettings], at.gateway._settings), alias, before)
+    await at.jobs.retry("default", made.id)
+    done = await at.take(made)
+    # What was paid for before is not paid again.
+    assert (done.state, at.model.asked) == ("completed", 2)
+
+
+async def test_a_model_that_may_answer_for_another_is_the_same_all_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    at = await House().furnish()
+    settings = cast(dict[str, ModelSettings], at.gateway._settings)
+    monkeypatch.setitem(settings, "main", settings["main"].model_copy(update={"fallbacks": ("other",)}))
+
+    async def act(task: OptimizerTask, host: OptimizerHost) -> Optimized:
+        await host.complete(asked("a"))
+        return optimized()
+
+    at.optimizers.act = act
+    made = await at.order()
+    monkeypatch.delitem(settings, "other")
+    failed = await at.take(made)
+    assert failed.error is not None and failed.error.code == "model_changed"
+    assert (
+        "'other' was openai/gpt-4o when this optimization was ordered, and is gone now"
+        in failed.error.message
+    )

@@ -4,10 +4,10 @@ import os
 import pwd
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.configuration.pools import PoolSettings
 from dspex.kit.errors import Invalid

@@ -1,10 +1,9 @@
 """Lifecycle, digests and going back: decisions without a database."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dspex.kit.errors import Conflict
 from dspex.programs.records import Definition, Deployment, LanguageModelChoice

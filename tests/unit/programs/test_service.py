@@ -1,6 +1,7 @@
 """Programs over stores in memory and a compiler that does as it is told."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -34,6 +35,39 @@ def programs(compiler: Compiler, facts: Facts) -> ProgramService:
 async def made(programs: ProgramService, name: str, signature: str = "a -> b") -> tuple[Program, Version]:
     definition = define(signature, "predict", "chat", LM)
     return await programs.create("default", name, definition, settings=ProgramSettings(), source="api")
+
+
+async def test_a_version_whose_code_is_not_here_is_not_deployed_nor_rolled_back_to() -> None:
+    on_disk = ["old"]
+
+    def digest(references: Sequence[str]) -> str:
+        assert references == ["desk:Own"]
+        if not on_disk:
+            raise Invalid("There is no module 'desk'.", code="bad_reference")
+        return on_disk[-1]
+
+    programs = ProgramService(MemoryPrograms(), Compiler(), SystemClock(), Facts(), digest)
+    definition = define("a -> b", "desk:Own", "chat", LM, code=digest)
+    program, old = await programs.create(
+        "default", "own", definition, settings=ProgramSettings(), source="api"
+    )
+    (old,) = await programs.initialize([old])
+    program = await programs.deploy(program, old)
+    on_disk.append("new")
+    new = await programs.add_version(program, define("a -> b", "desk:Own", "chat", LM, code=digest))
+    (new,) = await programs.initialize([new])
+    program = await programs.deploy(program, new)
+    for gone in (on_disk, []):
+        on_disk = [*gone]
+        with pytest.raises(Conflict, match="Version 1 of 'own' was made of other code") as refused:
+            await programs.rollback(program)
+        assert refused.value.code == "code_changed"
+        assert (await programs.get("default", "own")).deployed_version_id == new.id
+    with pytest.raises(Conflict, match="other code"):
+        await programs.deploy(program, old, force=True)
+    on_disk = ["old"]
+    program, back = await programs.rollback(program)
+    assert (back.number, program.deployed_version_id) == (1, old.id)
 
 
 async def test_many_versions_compile_in_one_run_and_known_ones_not_at_all(

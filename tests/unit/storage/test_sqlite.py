@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from dspex.application.declaring import declare
 from dspex.application.maintenance import Maintenance
 from dspex.application.origin import Origin
 from dspex.configuration.settings import ProgramEntry, Retention, Settings
-from dspex.executions.records import ExecutionFilter
+from dspex.executions.records import COST_GROUPS, CostGroup, ExecutionFilter
 from dspex.kit.clock import SystemClock
 from dspex.kit.errors import Unavailable
 from dspex.kit.facts import Facts
@@ -35,7 +36,7 @@ from dspex.storage.sqlite import file as file_module
 from dspex.storage.sqlite import opening
 from dspex.storage.sqlite.file import SqliteFile, path_of
 from dspex.storage.sqlite.statements import SqliteStatements
-from dspex.storage.stores.execution_reader import conditions
+from dspex.storage.stores.execution_reader import conditions, costs_query
 from dspex.storage.stores.execution_rows import COLUMNS, KEY
 from dspex.storage.tables import executions
 from tests.making import NOON, program
@@ -180,6 +181,20 @@ def test_a_list_is_read_from_an_index_in_its_order(sqlite_url: str, index: str) 
     connection.close()
     assert f"INDEX {index} " in step
     assert more == [], "rows are sorted"
+
+
+@pytest.mark.parametrize("groups", [COST_GROUPS, ("program", "model"), ("day",), ()])
+@pytest.mark.parametrize("since", [None, NOON])
+def test_costs_are_added_up_without_reading_the_rows(
+    sqlite_url: str, groups: tuple[CostGroup, ...], since: datetime | None
+) -> None:
+    day = SqliteDialect(SqliteFile(path_of(sqlite_url), "normal")).day(executions.c.created_at)
+    query = costs_query(day, "default", groups, ExecutionFilter(since=since))
+    asked = query.compile(dialect=sqlite.dialect(), compile_kwargs={"literal_binds": True})
+    connection = sqlite3.connect(path_of(sqlite_url))
+    (*_, step), *_ = connection.execute(f"EXPLAIN QUERY PLAN {asked}").fetchall()
+    connection.close()
+    assert "USING COVERING INDEX executions_created " in step
 
 
 async def test_a_round_that_finds_nothing_to_do_needs_no_sqlalchemy(
