@@ -23,6 +23,7 @@ from benchmarks import (
     evaluation,
     footprint,
     gateway_steps,
+    journal,
     memory,
     pool,
     slow,
@@ -48,6 +49,7 @@ PARTS: dict[str, Callable[[Bench], Outcome]] = {
     "footprint": footprint.run,
     "pool": pool.run,
     "evaluation": evaluation.run,
+    "journal": journal.run,
 }
 PACKAGES = ("dspy", "lm15", "aiohttp", "fastapi", "orjson", "pydantic", "sqlalchemy", "uvicorn", "uvloop")
 RESULTS = Path(__file__).parent / "results.json"

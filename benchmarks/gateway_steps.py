@@ -1,13 +1,13 @@
 """What each step around a model call costs, and what a key, a cache hit and the metrics do: microseconds of CPU."""
 
 import os
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvloop
+from msgspec.structs import replace
 
 from benchmarks.bench import Bench
 from benchmarks.processes import KEY_VARIABLE

@@ -4,11 +4,11 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import orjson
 import uvloop
+from msgspec.structs import replace
 
 from benchmarks.bench import Bench
 from benchmarks.canned_lm import respond
