@@ -181,7 +181,8 @@ class TestNode:
         background = MemoryBackground(self.job_store, self.executions)
         stored_jobs: Any = Behind(self.switch, self.job_store)
         stored_background: Any = Behind(self.switch, background)
-        stored_batches: Any = Behind(self.switch, MemoryBatches(self.job_store, self.executions))
+        self.batches = MemoryBatches(self.job_store, self.executions)
+        stored_batches: Any = Behind(self.switch, self.batches)
         limits = self.settings.limits
         bounds = Bounds(limits.input_bytes, limits.output_bytes, limits.timeout_s, limits.in_flight)
         caching = PredictionCaching(self.cached.predictions, self.cached.replies, clock)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from msgspec import Struct
@@ -27,6 +26,7 @@ from dspex.jobs.records import Again, Completed, Failed, Job, JobError, Outcome
 from dspex.kit.clock import Clock
 from dspex.kit.errors import Unavailable
 from dspex.kit.finishing import finished
+from dspex.kit.flushing import Flushing
 
 FLUSH_S, FLUSH = 0.5, 200
 PAGE, PAGE_BYTES, NUMBERS = 200, 4_000_000, 5000
@@ -96,12 +96,10 @@ class _Stretch:
         self._tally = Tally(evaluation.examples)
         self._done = bytearray(evaluation.examples + 1)
         self._ended: list[ExampleResult] = []
-        self._full = asyncio.Event()
+        self._flushing = Flushing(self._flush, FLUSH_S)
         self._standing: _Standing | None = None
         self._in_flight = 0
         self._moved = asyncio.Event()
-        # Nothing is to be written any more but what is left at the end.
-        self._written_down = False
         # Why no further example is begun.
         self._over_budget = False
         self._later: Later | None = None
@@ -114,7 +112,7 @@ class _Stretch:
         scorer = await self._own.metrics.scorer(self._evaluation, keeping)
         examples = Examples(self._evaluation, self._own.predictions, scorer, keeping, self._run)
         stopped: Stopped | None = "failed"
-        flushing = asyncio.create_task(self._flush_until_then())
+        self._flushing.start()
         try:
             await self._look()
             await self._work(examples)
@@ -124,18 +122,15 @@ class _Stretch:
             raise
         finally:
             # Not to be cancelled once more: what is scored is paid for.
-            await finished(self._wind_up(flushing, scorer, stopped))
+            await finished(self._wind_up(scorer, stopped))
         if self._later is not None and not self._run.stopping:
             return self._again(self._later)
         if self._run.stopping and self._tally.done < self._evaluation.examples and not self._over_budget:
             raise asyncio.CancelledError
         return Completed({**self._tally.progress(), "stopped": stopped})
 
-    async def _wind_up(self, flushing: "asyncio.Task[None]", scorer: Scorer, stopped: Stopped | None) -> None:
-        # Not cancelled: a statement that is given up half way costs its connection.
-        self._written_down = True
-        self._full.set()
-        await asyncio.wait([flushing])
+    async def _wind_up(self, scorer: Scorer, stopped: Stopped | None) -> None:
+        await self._flushing.aclose()
         await scorer.aclose()
         await self._write_all(stopped)
 
@@ -285,15 +280,7 @@ class _Stretch:
         self._tally.add(result)
         self._ended.append(result)
         if len(self._ended) >= FLUSH:
-            self._full.set()
-
-    async def _flush_until_then(self) -> None:
-        while not self._written_down:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_S):
-                    await self._full.wait()
-            self._full.clear()
-            await self._flush()
+            self._flushing.soon()
 
     async def _flush(self) -> None:
         """What can't be written now is written with the next ones: until then the executions tell."""
@@ -302,10 +289,8 @@ class _Stretch:
             return
         try:
             await self._own.store.settle(self._job, ended, self._tally.progress())
-        except BaseException as error:
+        except Unavailable:
             self._ended = ended + self._ended
-            if not isinstance(error, Unavailable):
-                raise
 
     async def _write_all(self, stopped: Stopped | None) -> None:
         """Everything that came of this stretch, however long the database is away."""

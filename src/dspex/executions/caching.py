@@ -3,9 +3,7 @@
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Self
-
-from msgspec.structs import fields
+from typing import Any
 
 from dspex.configuration.caching import CachePolicy
 from dspex.executions.catalog import Runnable
@@ -27,16 +25,9 @@ class KeptPrediction(KeptAsJson, frozen=True):
     cost_usd: float
     simulated: bool
 
-    @classmethod
-    def from_json(cls, document: Any) -> Self | None:
-        if not isinstance(document, dict) or document.keys() != _NAMES.keys():
-            return None
-        return cls(**{**document, "violations": tuple(document["violations"])})
-
 
 # The outcome, and the line that stands for it in the trace.
 Hit = tuple[Outcome, LanguageModelCall]
-_NAMES = dict.fromkeys(one.name for one in fields(KeptPrediction))
 
 
 def prediction_key(

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import asdict
 
@@ -36,20 +37,19 @@ class Keepable(Protocol):
 A = TypeVar("A", bound=Keepable)
 
 
-class KeptAsJson(Struct, frozen=True):
+class KeptAsJson(Struct, frozen=True, forbid_unknown_fields=True):
     """For answers that are JSON documents."""
-
-    @classmethod
-    def from_json(cls, document: Any) -> Self | None:
-        """None for anything that is not the fields as JSON has them."""
-        raise NotImplementedError
 
     def to_bytes(self) -> bytes:
         return json.dumps(asdict(self))
 
     @classmethod
     def from_bytes(cls, value: bytes) -> Self | None:
-        return cls.from_json(_decoded(value))
+        """None for anything that is not the fields as JSON has them."""
+        try:
+            return msgspec.convert(_decoded(value), cls)
+        except msgspec.ValidationError:
+            return None
 
 
 class Found(Struct, Generic[A], frozen=True):

@@ -123,6 +123,10 @@ class Run(Protocol):
         """Whether the worker stops: what has parts begins no more of them, and ends in a cancellation."""
         ...
 
+    def stop_at_once(self) -> None:
+        """A worker that stops cancels it from now on without waiting for its end: it goes on elsewhere from there."""
+        ...
+
     async def own(self) -> None:
         """Returns while the job is this worker's for sure; waits while nobody can say.
 

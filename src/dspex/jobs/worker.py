@@ -37,12 +37,18 @@ class _Run:
         self.cancelled = False
         self.lost = False
         self.settled = False
+        self.at_once = False
         self.task: asyncio.Task[Outcome] | None = None
         self._told = False
 
     @property
     def stopping(self) -> bool:
         return self._worker.stopping
+
+    def stop_at_once(self) -> None:
+        self.at_once = True
+        if self.stopping:
+            self.cancel(STOPPING)
 
     async def own(self) -> None:
         await self._worker.lease.held()
@@ -225,8 +231,11 @@ class Worker:
                 self.woken()
 
     async def stop(self, within_s: float) -> None:
-        """Takes nothing more; what does not end in time is given back."""
+        """Takes nothing more; what does not end in time is given back, and at once what asked for that."""
         self.stopping = True
+        for run in list(self._runs.values()):
+            if run.at_once:
+                run.cancel(STOPPING)
         runs = [run.task for run in self._runs.values() if run.task is not None]
         if runs:
             await asyncio.wait(runs, timeout=within_s)

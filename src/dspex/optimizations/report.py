@@ -140,7 +140,7 @@ class Report:
     def _append(self, body: Mapping[str, Any]) -> None:
         self._changed = True
         # The last places are for what says how it ended.
-        if self._number >= MOST_EVENTS and body.get("event") != "status":
+        if self._number >= MOST_EVENTS and body.get("event") not in ("status", "result"):
             return
         self._number += 1
         self._events.append(Event(self._number, self._clock.now(), body))

@@ -29,6 +29,7 @@ from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Exhausted, TimedOut, Unavailable
 from dspex.kit.facts import Facts
 from dspex.kit.finishing import finished
+from dspex.kit.flushing import Flushing
 from dspex.kit.records import asdict
 from dspex.optimizations.account import Account
 from dspex.optimizations.examples import rows_of
@@ -122,6 +123,8 @@ class _Attempt:
         self._train, self._validation = rows
         self._report = report
         self._noted = report.standing.best
+        self._flushing = Flushing(self._flush, FLUSH_S)
+        self._noting = Flushing(self._note, NOTE_COST_S)
         self._account = Account(
             optimization,
             report.counters,
@@ -182,8 +185,10 @@ class _Attempt:
         return cls(parts, run, optimization, principal, version, rows, replay, report)
 
     async def to_the_end(self) -> Outcome:
-        flushing = asyncio.create_task(self._flush_for_ever())
-        noting = asyncio.create_task(self._note_for_ever())
+        self._run.stop_at_once()
+        self._flushing.start()
+        self._noting.start()
+        self._noting.soon()
         status: ExecutionStatus = "cancelled"
         failed: ExecutionError | None = None
         outcome: Outcome | None = None
@@ -200,22 +205,15 @@ class _Attempt:
             raise
         finally:
             for_good = self._run.cancelled if outcome is None else not isinstance(outcome, Again)
-            await finished(self._wind_up((flushing, noting), status, failed, for_good=for_good))
+            await finished(self._wind_up(status, failed, for_good=for_good))
 
     async def _wind_up(
-        self,
-        writing: Sequence["asyncio.Task[None]"],
-        status: ExecutionStatus,
-        failed: ExecutionError | None,
-        *,
-        for_good: bool,
+        self, status: ExecutionStatus, failed: ExecutionError | None, *, for_good: bool
     ) -> None:
         patient = not for_good and not self._run.stopping
         await self._host.close(GRACE_S if for_good else PATIENT_GRACE_S, patient=patient)
-        for task in writing:
-            task.cancel()
-        await asyncio.wait(writing)
-        await self._flush()
+        await self._noting.aclose()
+        await self._write_all()
         with suppress(Unavailable):
             await self._account.end(status, self._report.counters, failed)
 
@@ -283,7 +281,7 @@ class _Attempt:
             result | await self._parts.results.deployed(self._optimization, version, *own)
         )
         # Who has settled notes no more events.
-        await self._flush()
+        await self._write_all()
         await self._run.settle(outcome)
         return outcome
 
@@ -344,16 +342,19 @@ class _Attempt:
             output_bytes=self._parts.output_bytes,
         )
 
-    async def _flush_for_ever(self) -> None:
+    async def _write_all(self) -> None:
+        """However long the database is away: the journal has the calls, nothing else has the rest."""
+        await self._flushing.aclose()
         while True:
+            if await self._flush():
+                return
             await asyncio.sleep(FLUSH_S)
-            await self._flush()
 
-    async def _flush(self) -> None:
+    async def _flush(self) -> bool:
         """What can't be written now is written with what comes next."""
         taken = self._report.taken()
         if taken is None:
-            return
+            return True
         standing, events = taken
         # Its state may be long: it is written when there is another one.
         best = standing.best is not self._noted
@@ -367,11 +368,11 @@ class _Attempt:
         except Unavailable as error:
             self._report.lost(events)
             log.warning("optimization_not_noted", optimization=self._optimization.id, reason=error.message)
+            return False
+        return True
 
-    async def _note_for_ever(self) -> None:
-        while True:
-            try:
-                await self._account.note(self._report.counters)
-            except Unavailable as error:
-                log.warning("cost_not_noted", optimization=self._optimization.id, reason=error.message)
-            await asyncio.sleep(NOTE_COST_S)
+    async def _note(self) -> None:
+        try:
+            await self._account.note(self._report.counters)
+        except Unavailable as error:
+            log.warning("cost_not_noted", optimization=self._optimization.id, reason=error.message)

@@ -1,5 +1,7 @@
 """The caching step over a scripted model: what is kept, for whom, how long, and what a hit looks like."""
 
+import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -352,12 +354,22 @@ async def test_an_entry_that_nobody_of_us_wrote_is_a_miss_and_is_overwritten(val
 
 
 @pytest.mark.parametrize(
-    ("member", "value"), [("text", 7), ("text", ""), ("cost_usd", -1), ("cost_usd", "0"), ("simulated", 1)]
+    ("member", "value"),
+    [
+        ("text", 7),
+        ("text", ""),
+        ("cost_usd", -1),
+        ("cost_usd", math.inf),
+        ("cost_usd", math.nan),
+        ("cost_usd", "0"),
+        ("simulated", 1),
+        ("stranger", None),
+    ],
 )
 def test_a_kept_reply_of_the_wrong_form_is_none(member: str, value: Any) -> None:
     good = asdict(KeptReply("Paris", "m", {"input_tokens": 1}, 0.5))
-    assert KeptReply.from_json(good) is not None
-    assert KeptReply.from_json(good | {member: value}) is None
+    assert KeptReply.from_bytes(json.dumps(good).encode()) is not None
+    assert KeptReply.from_bytes(json.dumps(good | {member: value}).encode()) is None
 
 
 @given(st.text(st.characters(exclude_categories=[]), min_size=1))

@@ -225,6 +225,25 @@ async def test_a_stopping_worker_gives_back_what_does_not_end() -> None:
     assert ((await at.take("2")).state, (await at.now("2")).turn) == ("queued", 1)
 
 
+async def test_what_goes_on_elsewhere_where_it_was_left_is_given_back_at_once() -> None:
+    began = asyncio.Event()
+
+    async def do(run: Run) -> Outcome:
+        run.stop_at_once()
+        began.set()
+        await asyncio.sleep(600)
+        return Completed({})
+
+    at = house(do)
+    await at.job()
+    taking = asyncio.create_task(at.take())
+    await began.wait()
+    async with asyncio.timeout(60):
+        await at.worker.stop(600)
+        left = await taking
+    assert (left.state, left.attempts) == ("queued", 0)
+
+
 async def test_jobs_of_a_paused_queue_are_not_begun() -> None:
     at = house(done)
     await at.job()

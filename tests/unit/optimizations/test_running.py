@@ -566,6 +566,52 @@ async def test_the_best_program_is_written_when_there_is_another(monkeypatch: py
     assert done.standing.best is not None and done.standing.best.state == {**BETTER, "other": 1}
 
 
+async def test_what_is_being_written_when_it_ends_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "FLUSH_S", 0.01)
+    at = await House().furnish()
+    writing = asyncio.Event()
+    noted = at.store.note
+
+    async def note(job: Job, standing: Standing, events: Sequence[Event] = (), *, best: bool = True) -> bool:
+        if standing.counters.lm_calls:
+            writing.set()
+            await asyncio.sleep(0.1)
+        return await noted(job, standing, events, best=best)
+
+    monkeypatch.setattr(at.store, "note", note)
+
+    async def act(task: OptimizerTask, host: OptimizerHost) -> Optimized:
+        await host.complete(asked("a"))
+        host.printed("stdout", "asked")
+        await writing.wait()
+        return optimized()
+
+    at.optimizers.act = act
+    done = await at.take(await at.order())
+    assert (done.state, done.standing.counters.lm_calls) == ("completed", 1)
+    events = await at.store.events("default", done.id, after=0, limit=100)
+    assert [one.body["text"] for one in events if one.body["event"] == "log"] == ["asked"]
+
+
+async def test_how_it_ended_is_noted_when_the_database_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "FLUSH_S", 0.01)
+    at = await House().furnish()
+    refused: list[int] = []
+    noted = at.store.note
+
+    async def note(job: Job, standing: Standing, events: Sequence[Event] = (), *, best: bool = True) -> bool:
+        if any(one.body["event"] == "result" for one in events) and len(refused) < 3:
+            refused.append(len(events))
+            raise Unavailable("The database is away.", code="database_unavailable")
+        return await noted(job, standing, events, best=best)
+
+    monkeypatch.setattr(at.store, "note", note)
+    done = await at.take(await at.order())
+    assert (done.state, len(refused)) == ("completed", 3)
+    events = await at.store.events("default", done.id, after=0, limit=100)
+    assert [one.body["event"] for one in events].count("result") == 1
+
+
 async def test_what_a_worker_tells_is_taken_within_bounds() -> None:
     at = await House().furnish()
 
@@ -592,7 +638,8 @@ async def test_what_a_worker_tells_is_taken_within_bounds() -> None:
     assert done.state == "completed"
     assert done.standing.best is None
     events = await at.store.events("default", made.id, after=0, limit=10_000)
-    assert len(events) <= 5001
+    assert len(events) <= 5002
+    assert events[-1].body["event"] == "result"
     assert max(len(str(one.body.get("text", ""))) for one in events) <= 2000
 
 

@@ -26,6 +26,8 @@ from dspex.jobs.rules import ATTEMPTS
 from dspex.kit import json
 from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Exhausted, Unavailable
+from dspex.kit.finishing import finished
+from dspex.kit.flushing import Flushing
 from dspex.kit.records import asdict
 from dspex.kit.tracing import parse_traceparent
 
@@ -77,7 +79,7 @@ class _Batch:
         self.failed = failed
         self._items = items
         self._ended: list[BatchItem] = []
-        self._full = asyncio.Event()
+        self._flushing = Flushing(self._flush, FLUSH_S)
         self._standing: _Standing | None = None
         cache = self._job.payload["cache"]
         self._cache = None if cache is None else CachePolicy(**cache)
@@ -87,11 +89,11 @@ class _Batch:
         return self.completed + self.failed >= self._items
 
     async def to_the_end(self) -> None:
-        await self._look()
         items: asyncio.Queue[BatchItem | None] = asyncio.Queue(maxsize=PAGE)
         concurrency: int = self._job.payload["concurrency"]
-        flushing = asyncio.create_task(self._flush_for_ever())
+        self._flushing.start()
         try:
+            await self._look()
             async with asyncio.TaskGroup() as group:
                 for _ in range(concurrency):
                     group.create_task(self._work(items))
@@ -104,12 +106,8 @@ class _Batch:
         except BaseExceptionGroup as failures:
             raise failures.exceptions[0] from None
         finally:
-            flushing.cancel()
-            await asyncio.wait([flushing])
-            await self._flush()
-        while self._ended:
-            await asyncio.sleep(FLUSH_S)
-            await self._flush()
+            # Not to be cancelled once more: what is done is told.
+            await finished(self._write_all())
 
     async def _open(self) -> AsyncIterator[BatchItem]:
         """Items that no run of the batch has ended, as far as is known; those that ended unnoticed are settled."""
@@ -202,16 +200,13 @@ class _Batch:
         else:
             self.failed += 1
         if len(self._ended) >= FLUSH:
-            self._full.set()
+            self._flushing.soon()
 
-    async def _flush_for_ever(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(FLUSH_S):
-                    await self._full.wait()
-            except TimeoutError:
-                pass
-            self._full.clear()
+    async def _write_all(self) -> None:
+        """However long the database is away."""
+        await self._flushing.aclose()
+        while self._ended:
+            await asyncio.sleep(FLUSH_S)
             await self._flush()
 
     async def _flush(self) -> None:

@@ -1,11 +1,12 @@
 """Answers from the cache in place of the model, and keeps what the model answers."""
 
 import hashlib
-import math
+import sys
 from collections.abc import Mapping
 from operator import attrgetter
-from typing import Any, Self
+from typing import Annotated
 
+from msgspec import Meta
 from msgspec.structs import fields, replace
 
 from dspex.gateway.answers import Answers, Found, KeptAsJson
@@ -23,38 +24,17 @@ _dialect = attrgetter(*(one.name for one in fields(Dialect)))
 class KeptReply(KeptAsJson, frozen=True):
     """A full answer of a model. `cost_usd` is what it cost when it was made."""
 
-    text: str
+    text: Annotated[str, Meta(min_length=1)]
     model: str
     usage: Mapping[str, int]
-    cost_usd: float | None
+    cost_usd: Annotated[float, Meta(ge=0, le=sys.float_info.max)] | None
     refusal: str | None = None
     simulated: bool = False
-
-    @classmethod
-    def from_json(cls, document: Any) -> Self | None:
-        if not isinstance(document, dict) or document.keys() != _KEPT.keys():
-            return None
-        if not all(isinstance(document[name], kind) for name, kind in _KEPT.items()):
-            return None
-        cost_usd = document["cost_usd"]
-        if not document["text"] or (cost_usd is not None and not 0 <= cost_usd < math.inf):
-            return None
-        return cls(**document)
 
     def reply(self) -> LanguageModelReply:
         return LanguageModelReply(
             self.text, self.model, NOTHING_USED, FULL, refusal=self.refusal, simulated=self.simulated
         )
-
-
-_KEPT: dict[str, Any] = {
-    "text": str,
-    "model": str,
-    "usage": dict,
-    "cost_usd": float | int | None,
-    "refusal": str | None,
-    "simulated": bool,
-}
 
 
 def reply_key(passage: Completion) -> str:
