@@ -65,12 +65,13 @@ def main() -> int:
     )
     parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
     parser.add_argument("--requests", type=int, default=5000, help="how many requests are profiled [5000]")
+    parser.add_argument("--cached", action="store_true", help="profile predictions from the cache")
     given = parser.parse_args()
     if unknown := [part for part in given.parts if part not in PARTS and part != "profile"]:
         parser.error(f"there is no part {', '.join(unknown)}; choose from {', '.join(PARTS)}, profile")
     with open_bench(quick=given.quick) as bench:
         if given.parts == ["profile"]:
-            run_profile(bench, given.requests)
+            run_profile(bench, given.requests, cached=given.cached)
             return 0
         return _measure(bench, [part for part in given.parts if part in PARTS] or list(PARTS), given.check)
 

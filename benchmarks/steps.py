@@ -56,7 +56,6 @@ async def measure_case(bench: Bench, case: Case) -> dict[str, float]:
     from dspex.application.wiring import open_services
     from dspex.configuration.loading import load_settings
     from dspex.executions.native.repairing import Repair
-    from dspex.executions.reading import QUICK
     from dspex.executions.requests import PredictionRequest
     from dspex.interfaces.shared import presenters
     from dspex.kit.ids import new_id
@@ -90,7 +89,7 @@ async def measure_case(bench: Bench, case: Case) -> dict[str, float]:
         "render the messages": lambda: program.request(stage, typed, {}),
         "encode for the model": lambda: openai_chat.encode(filled),
         "decode the model's reply": lambda: openai_chat.decode(200, headers, reply, "benchmark"),
-        "parse it into values": lambda: stage.parser.parse(text, Repair(QUICK.seconds)),
+        "parse it into values": lambda: stage.parser.parse(text, Repair(60.0)),
         "check constraints, outputs as JSON": judge,
         "present": lambda: orjson.dumps(presenters.prediction(execution)),
     }

@@ -18,7 +18,7 @@ from dspex.evaluations.scoring import (
     SimilarityScorer,
 )
 from dspex.executions.embedding import Embeddings
-from dspex.executions.ports import Keeper, cap_of
+from dspex.executions.ports import Keeper
 from dspex.executions.predictions import Predictions
 from dspex.gateway.ports import Prices
 from dspex.gateway.records import Usage
@@ -99,7 +99,7 @@ class Metrics:
             case "semantic_similarity":
                 model = self._embedder(metric)
                 return SimilarityScorer(
-                    metric, evaluation.id, model, self._embeddings, evaluation.cache, cap_of(keeper)
+                    metric, evaluation.id, model, self._embeddings, evaluation.cache, keeper.cap
                 )
             case "python":
                 lm = choose_model(self._models, None)

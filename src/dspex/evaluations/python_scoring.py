@@ -19,7 +19,7 @@ from dspex.executions.errors import WorkerDied
 from dspex.executions.outcomes import recorded_error
 from dspex.executions.pool_host import Host
 from dspex.executions.pooled import PooledProgram
-from dspex.executions.ports import Keeper, cap_of
+from dspex.executions.ports import Keeper
 from dspex.executions.records import Execution
 from dspex.executions.steps import NO_STEPS
 from dspex.gateway.ports import Spellings
@@ -119,7 +119,7 @@ class PythonMetrics:
             cache=evaluation.cache or CACHED,
             snoozes=True,
             admission=keeper.own,
-            cap=cap_of(keeper),
+            cap=keeper.cap,
         )
         task = _task(metric, call, lm, [MetricCase(one.inputs, one.expected, one.outputs) for one in group])
         host = Host(_as_program(lm, task), call, self._gateway, self._spellings, NO_STEPS, None)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
@@ -159,6 +159,11 @@ class Recorder(Protocol):
 class Keeper(Protocol):
     """Whoever asked for an execution in the background, and decides whether it is over."""
 
+    @property
+    def cap(self) -> Cap | None:
+        """What all that it keeps may cost together."""
+        ...
+
     async def own(self) -> None:
         """Returns while the execution is surely this process's; is cancelled where it turns out not to be."""
         ...
@@ -166,18 +171,6 @@ class Keeper(Protocol):
     async def keep(self, execution: Execution) -> Execution | None:
         """The execution as it was recorded; None when it is not over, or not this process's any more."""
         ...
-
-
-@runtime_checkable
-class Capped(Protocol):
-    """What a Keeper may be as well: what it keeps may cost so much altogether."""
-
-    @property
-    def cap(self) -> Cap | None: ...
-
-
-def cap_of(keeper: Keeper | None) -> Cap | None:
-    return keeper.cap if isinstance(keeper, Capped) else None
 
 
 class ReadingProcess(Protocol):

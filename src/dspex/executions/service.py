@@ -24,7 +24,7 @@ from dspex.executions.native.program import CompiledProgram, Stage
 from dspex.executions.outcomes import Outcome, recorded_error
 from dspex.executions.parameters import check_parameters
 from dspex.executions.pooled import PooledProgram
-from dspex.executions.ports import Keeper, Recorder, cap_of
+from dspex.executions.ports import Keeper, Recorder
 from dspex.executions.reading import ReplyReader
 from dspex.executions.recording import in_any_case
 from dspex.executions.records import Execution, ExecutionError
@@ -180,7 +180,7 @@ class ExecutionService:
             trace=span,
             snoozes=request.keeper is not None,
             admission=None if request.keeper is None else request.keeper.own,
-            cap=cap_of(request.keeper),
+            cap=None if request.keeper is None else request.keeper.cap,
             # What goes on between a module in a pool and its models is no text of its fields.
             sink=teller if isinstance(runnable.run, CompiledProgram) else None,
             waiting=Waiting(self._clock) if isinstance(runnable.run, PooledProgram) else None,

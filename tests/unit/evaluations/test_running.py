@@ -16,7 +16,7 @@ from dspex.evaluations.records import Evaluation
 from dspex.evaluations.rules import execution_id_of
 from dspex.evaluations.scoring import Answered, Scorer, Scoring
 from dspex.executions.facts import ExecutionFinished
-from dspex.executions.ports import Keeper, cap_of
+from dspex.executions.ports import Keeper
 from dspex.executions.records import ExecutionError
 from dspex.jobs import rules as job_rules
 from dspex.kit.errors import Exhausted, Unavailable
@@ -195,7 +195,7 @@ class Paying(Parts):
         self.running = self.most = 0
 
     async def scorer(self, evaluation: Evaluation, keeper: Keeper) -> Scorer:
-        cap = cap_of(keeper)
+        cap = keeper.cap
         assert cap is not None
 
         async def say(answered: Answered) -> Scoring:

@@ -31,6 +31,8 @@ def answered(answer: str = "four", expected: str = "4") -> Answered:
 class Kept:
     """A keeper that remembers."""
 
+    cap = None
+
     def __init__(self) -> None:
         self.executions: list[Execution] = []
 

@@ -86,6 +86,8 @@ class ExecutionHandler:
 class _Keeper:
     """`executions.ports.Keeper`: the execution and its job are written together, if the job is still ours."""
 
+    cap = None
+
     def __init__(self, run: Run, before: Execution, store: BackgroundStore) -> None:
         self._run = run
         self._before = before

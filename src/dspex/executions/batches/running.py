@@ -224,6 +224,8 @@ class _Batch:
 class _Keeper:
     """`executions.ports.Keeper` of an item: what failed for a reason that passes is not over, until the `last` try."""
 
+    cap = None
+
     def __init__(self, recorder: Recorder, run: Run, *, last: bool) -> None:
         self._recorder = recorder
         self._run = run
