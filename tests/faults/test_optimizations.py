@@ -1,4 +1,4 @@
-"""Optimizations that are paused, cancelled and refused by their provider."""
+"""Optimizations that are paused, cancelled, refused by their provider, and given back by a node that stops."""
 
 import re
 import time
@@ -80,3 +80,23 @@ def test_paused_resumed_and_cancelled_over_http(at: Node) -> None:
     assert f"id: {made}:1\n" not in told
     kept = at.client.post(f"/v1/optimizations/{made}/keep", json={})
     assert kept.status_code in (200, 201), kept.text
+
+
+def test_a_node_that_stops_gives_it_back_at_once_and_the_next_goes_on(
+    at: Node, alone: dict[str, Undisturbed]
+) -> None:
+    at.model.forget()
+    at.model.faults = {("search", 20): HANGS}
+    made = at.order("search")
+    assert at.model.comes_to("search", 21, 60)
+    asked = time.monotonic()
+    assert at.service.stop() == 0
+    # Requests would have half a minute; what is in flight here has ten seconds, and nothing is begun behind it.
+    assert time.monotonic() - asked < 25
+    assert at.model.asked["search"] == 21
+    at.close()
+    at.start()
+    done = at.ended(made)
+    assert (done["status"], done["attempts"]) == ("completed", 1)
+    assert (done["result"]["digest"], done["lm_calls"]) == (alone["search"].digest, alone["search"].calls)
+    assert at.model.asked["search"] == done["lm_calls"] + 1
