@@ -1,10 +1,10 @@
 """What a serving node does beside answering: it shows that it lives, and tidies up after those that do not."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from msgspec import Struct
@@ -15,6 +15,7 @@ from dspex.executions.ports import ExecutionStore, Nodes
 from dspex.gateway.ports import BudgetLedger
 from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Unavailable
+from dspex.kit.finishing import finished
 from dspex.kit.ids import id_at
 from dspex.kit.signals import Signals
 
@@ -39,7 +40,7 @@ SIGNAL_KEPT = timedelta(hours=1)
 class Chore(Struct, frozen=True):
     """Something done again and again, and once more at the end. Raises DspexError when it has to wait."""
 
-    work: Callable[[], Awaitable[None]]
+    work: Callable[[], Coroutine[Any, Any, None]]
     every_s: float
 
 
@@ -84,7 +85,7 @@ class Maintenance:
         tasks = [
             asyncio.create_task(self._for_ever(self._watched_beat, BEAT_S)),
             asyncio.create_task(self._for_ever(self.prune, PRUNE_S, first_s=FIRST_PRUNE_S)),
-            *(asyncio.create_task(self._for_ever(chore.work, chore.every_s)) for chore in self._chores),
+            *(asyncio.create_task(self._tend(chore)) for chore in self._chores),
         ]
         try:
             yield
@@ -98,6 +99,10 @@ class Maintenance:
                 await self._nodes.leave(self._node)
             except DspexError as error:
                 log.warning("node_could_not_leave", reason=error.message)
+
+    async def _tend(self, chore: Chore) -> None:
+        # What it has taken out to write would be lost half way.
+        await self._for_ever(lambda: finished(chore.work()), chore.every_s)
 
     async def _for_ever(
         self, work: Callable[[], Awaitable[None]], every_s: float, first_s: float = 0.0

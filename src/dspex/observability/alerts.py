@@ -13,6 +13,7 @@ from dspex.executions.facts import ExecutionFinished
 from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError
 from dspex.kit.facts import Facts
+from dspex.kit.finishing import finished
 from dspex.kit.ids import new_id
 from dspex.observability.facts import AlertRaised, AlertResolved
 from dspex.observability.monitor import Gathered, judged, too_long
@@ -102,7 +103,8 @@ class Alerts:
         while True:
             await asyncio.sleep(LOOK_S)
             try:
-                await self.look()
+                # An alert that is on record is told, and what was handed on is not handed on twice.
+                await finished(self.look())
             except DspexError as error:
                 # The database is away; what was gathered waits for it.
                 log.warning("alerts_not_looked_at", reason=error.message)

@@ -116,3 +116,18 @@ async def test_chores_are_done_once_more_when_the_node_leaves() -> None:
     async with maintenance.running():
         await until(lambda: done)
     assert done == ["done", "done"]
+
+
+async def test_a_chore_that_is_under_way_when_the_node_leaves_is_done_to_its_end() -> None:
+    begun, written = asyncio.Event(), []
+
+    async def work() -> None:
+        taken = len(written)
+        begun.set()
+        await asyncio.sleep(0.05)
+        written.append(taken)
+
+    maintenance = maintained(MemoryNodes(), SystemClock(), chores=(Chore(work, 3600.0),))
+    async with maintenance.running():
+        await begun.wait()
+    assert written == [0, 1]
