@@ -255,3 +255,15 @@ class House:
     async def audited(self) -> list[str]:
         page = await self.audit.list("default", AuditFilter(), limit=99, cursor=None)
         return [one.action for one in page.data]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def candidate(number: int, score: float, **more: Any) -> dict[str, Any]:
+    """One that was scored on all of the held-out rows."""
+    told = {"event": "candidate", "number": number, "of": 3, "score": score, "best": True}
+    return {**told, "full": True, "ours": True, **more}
