@@ -108,6 +108,7 @@ async def test_results_come_back_exactly_with_their_progress(stores: Stores, sto
         outputs={"b": "\ud800", "a": [2**70, None]},
         latency_ms=1.5,
         cost_usd=1e-9,
+        metric_cost_usd=1e-10,
         cached=True,
         lm_calls=3,
         tokens=2**40,
@@ -121,11 +122,11 @@ async def test_results_come_back_exactly_with_their_progress(stores: Stores, sto
     assert found.progress == stored.progress == {"scored": 2}
     numbers = await store.numbers("default", made.id, after=1, limit=9)
     assert numbers == [
-        Numbers(2, 0.1 + 0.2, None, 1.5, 1e-9, True, 3, 2**40),
-        Numbers(3, None, ("metric", "bad_score"), None, None, False, 0, 0),
+        Numbers(2, 0.1 + 0.2, None, 1.5, 1e-9, 1e-10, True, 3, 2**40),
+        Numbers(3, None, ("metric", "bad_score"), None, None, None, False, 0, 0),
     ]
     assert await store.numbers("default", made.id, after=0, limit=1) == [
-        Numbers(1, 1.0, None, None, 0.0, False, 0, 0)
+        Numbers(1, 1.0, None, None, 0.0, None, False, 0, 0)
     ]
     # What is settled again is replaced.
     assert await store.settle(running, [scored(3, 0.5)], {})

@@ -10,6 +10,7 @@ import pytest
 
 from dspex.application.commands import application
 from dspex.interfaces.cli.app import build
+from dspex.interfaces.cli.evaluation_output import print_comparison
 from dspex.interfaces.cli.output import print_fields, print_json, print_table
 from dspex.interfaces.cli.programs import _print_lineage
 
@@ -146,3 +147,17 @@ def test_scores_have_four_decimals(capsys: pytest.CaptureFixture[str]) -> None:
     }
     _print_lineage(lineage)
     assert "0.4000 -> 0.8167 (held out)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("metric_usd", [None, 0.0, 0.25])
+def test_two_evaluations_tell_what_their_metric_cost_where_it_cost_something(
+    capsys: pytest.CaptureFixture[str], metric_usd: float | None
+) -> None:
+    side = {"program": "qa", "version": 1, "mean": 0.5, "scored": 2, "failed": 0, "cost_usd": 0.5}
+    side |= {"metric_cost_usd": metric_usd, "lm_calls": 4, "tokens": 9, "latency_ms": None}
+    print_comparison({"a": side, "b": side, "paired": {"difference": None}}, [])
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["cost_usd", "0.5", "0.5"] in told
+    assert [line[1:] for line in told if "metric_cost_usd" in line] == (
+        [["0.25", "0.25"]] if metric_usd else []
+    )

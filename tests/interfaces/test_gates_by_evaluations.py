@@ -163,3 +163,31 @@ async def test_answers_from_a_cache_show_no_costs(
     status, detail = await deploy(client, version, evaluation)
     assert status == 409
     assert "with `use_cache` false" in detail
+
+
+async def test_what_the_metric_costs_is_no_cost_of_a_prediction() -> None:
+    async def dear(answered: Answered) -> Scoring:
+        return Scoring(Score(1.0), cost_usd=2.0)
+
+    house = House(parts=Parts(dear))
+    async with house.node.client() as client:
+        await prepared(client)
+        version = await gated(client, max_cost_usd_per_call=1)
+        evaluation = await house.ask(client, version=version)
+        await house.take(evaluation)
+        report = (await client.get(f"/v1/evaluations/{evaluation}")).json()["result"]
+        assert (report["cost_usd"], report["metric_cost_usd"]) == (20.0, 20.0)
+        results = (await client.get(f"/v1/evaluations/{evaluation}/results")).json()["data"]
+        assert [(one["cost_usd"], one["metric_cost_usd"]) for one in results] == [(2.0, 2.0)] * 10
+        assert (await deploy(client, version, evaluation))[0] == 200
+
+
+async def test_reports_of_before_metrics_were_counted_apart_say_so(
+    house: House, client: httpx.AsyncClient
+) -> None:
+    evaluation = await house.ask(client)
+    ended = await house.take(evaluation)
+    before = {name: value for name, value in (ended.result or {}).items() if name != "metric_cost_usd"}
+    house.node.evaluations.rows["default", evaluation] = replace(ended, result=before)
+    report = (await client.get(f"/v1/evaluations/{evaluation}")).json()["result"]
+    assert report == {**before, "metric_cost_usd": None}

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 
 from dspex.access.records import AuditEntry, Key
 from dspex.configuration.settings import Settings
-from dspex.evaluations.records import ExampleResult
+from dspex.evaluations.records import ExampleResult, Numbers
 from dspex.executions.feedback.records import Feedback
 from dspex.executions.records import Execution
 from dspex.gateway.budgeting import Account, Holding
@@ -63,7 +63,9 @@ async def fill(url: str) -> None:
         assert await database.feedback.add(judged, most=1)
         await database.evaluations.submit(evaluated := job("v"), evaluation(id="v"))
         await database.jobs.change(evaluated, begun := begin(evaluated, "n", NOON))
-        assert await database.evaluations.settle(begun, [ExampleResult(1, "r", "e", 0.5)], {"scored": 1})
+        assert await database.evaluations.settle(
+            begun, [ExampleResult(1, "r", "e", 0.5, cost_usd=0.5, metric_cost_usd=0.25)], {"scored": 1}
+        )
         assert await database.keys.add_first(Key("k", "default", "n", "admin", None, "d", NOON, "cli"))
         await database.audit.add(AuditEntry("a", "default", NOON, "cli", "key.create", "n", "done"))
         await database.alerts.add([Part("default", "qa", NOON, 10, 5, 1.0, 0.0)])
@@ -101,6 +103,20 @@ def test_executions_of_before_there_were_pipelines_have_no_steps(empty_database_
     kept = asyncio.run(read())
     assert kept is not None
     assert (kept.inputs, kept.steps) == ({"question": "why?"}, ())
+
+
+def test_what_metrics_cost_before_it_was_counted_apart_is_not_known(empty_database_url: str) -> None:
+    upgrade(empty_database_url)
+    asyncio.run(fill(empty_database_url))
+    downgrade(empty_database_url, "0010")
+    upgrade(empty_database_url)
+
+    async def read() -> Sequence[Numbers]:
+        async with open_database(Settings(database_url=empty_database_url)) as database:
+            return await database.evaluations.numbers("default", "v", after=0, limit=9)
+
+    (kept,) = asyncio.run(read())
+    assert (kept.cost_usd, kept.metric_cost_usd) == (0.5, None)
 
 
 def test_an_older_release_finds_no_jobs_that_it_knows_no_handler_for(empty_database_url: str) -> None:

@@ -105,6 +105,7 @@ def _side(evaluation: Evaluation, report: dict[str, Any]) -> dict[str, Any]:
         "mean",
         "interval",
         "cost_usd",
+        "metric_cost_usd",
         "lm_calls",
         "tokens",
         "latency_ms",

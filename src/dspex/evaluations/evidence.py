@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from dspex.evaluations.records import Numbers
+from dspex.evaluations.rules import added
 
 # Of the examples, those that nobody can say anything of: a model was down, a metric gave no score.
 MOST_UNKNOWN = 0.05
@@ -14,7 +15,8 @@ class Evidence(Struct):
     """Takes results one by one.
 
     An example on which the program failed counts as 0, unlike in a report's mean: who asks gets no answer there. What
-    was not answered from a cache has a cost, that of failures shared out among the examples with a score.
+    was not answered from a cache has a cost, that of failures shared out among the examples with a score. What the
+    metric itself asked models is no cost of a prediction; where nobody counted it apart, all counts.
     """
 
     scored: int = 0
@@ -35,8 +37,8 @@ class Evidence(Struct):
                 self.unknown += 1
             if one.score is not None and not one.cached:
                 self.asked += 1
-            if not one.cached and self.cost_usd is not None:
-                self.cost_usd = None if one.cost_usd is None else self.cost_usd + one.cost_usd
+            if not one.cached:
+                self.cost_usd = added(self.cost_usd, _of_the_program(one))
 
     @property
     def examples(self) -> int:
@@ -54,3 +56,7 @@ class Evidence(Struct):
     @property
     def cost_usd_per_call(self) -> float | None:
         return None if self.cost_usd is None or not self.asked else self.cost_usd / self.asked
+
+
+def _of_the_program(one: Numbers) -> float | None:
+    return added(one.cost_usd, -(one.metric_cost_usd or 0.0))

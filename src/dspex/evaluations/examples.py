@@ -11,7 +11,7 @@ from dspex.evaluations import rules
 from dspex.evaluations.budget import Cap
 from dspex.evaluations.metrics.errors import MetricFailed
 from dspex.evaluations.records import Evaluation, ExampleFailure, ExampleResult
-from dspex.evaluations.scoring import Answered, Scorer
+from dspex.evaluations.scoring import Answered, Scorer, Scoring
 from dspex.executions.background.rules import LEAST_WAIT_S, snooze_s
 from dspex.executions.background.running import LANE
 from dspex.executions.catalog import Runnable
@@ -45,10 +45,18 @@ class _Took(Struct):
     """What was done for an example so far."""
 
     cost_usd: float | None = 0.0
+    metric_cost_usd: float | None = 0.0
     lm_calls: int = 0
     tokens: int = 0
 
-    def add(self, cost_usd: float | None, lm_calls: int, tokens: int) -> None:
+    def ran(self, execution: Execution) -> None:
+        self._add(rules.cost_of(execution), rules.calls_of(execution), rules.tokens_of(execution))
+
+    def scored(self, scoring: Scoring) -> None:
+        self.metric_cost_usd = rules.added(self.metric_cost_usd, scoring.cost_usd)
+        self._add(scoring.cost_usd, scoring.lm_calls, scoring.tokens)
+
+    def _add(self, cost_usd: float | None, lm_calls: int, tokens: int) -> None:
         self.cost_usd = rules.added(self.cost_usd, cost_usd)
         self.lm_calls += lm_calls
         self.tokens += tokens
@@ -148,7 +156,7 @@ class Examples:
                     # This process is full, or the database away: nothing was run.
                     await trying.patiently(error)
                     continue
-            took.add(rules.cost_of(execution), rules.calls_of(execution), rules.tokens_of(execution))
+            took.ran(execution)
             if not await trying.again(execution.error):
                 return execution
 
@@ -164,7 +172,7 @@ class Examples:
             except (Exhausted, Unavailable) as error:
                 await trying.patiently(error)
                 continue
-            took.add(scoring.cost_usd, scoring.lm_calls, scoring.tokens)
+            took.scored(scoring)
             if scoring.score is not None:
                 scored = scoring.score
                 done = replace(blank, score=scored.value, fields=scored.fields, feedback=scored.feedback)
@@ -185,6 +193,7 @@ def _ended(result: ExampleResult, took: _Took, failure: ExampleFailure | None) -
         result,
         failure=failure,
         cost_usd=took.cost_usd,
+        metric_cost_usd=took.metric_cost_usd,
         lm_calls=took.lm_calls,
         tokens=took.tokens,
     )

@@ -64,8 +64,9 @@ class ExampleResult(Struct, frozen=True):
     """What came of one row of the dataset: a score, or a failure.
 
     `fields` are the scores that `score` is the mean of. What it took counts everything that was done for the example,
-    repetitions and judges included: `cost_usd` is None when a price is unknown, `lm_calls` are those that reached a
-    model, `latency_ms` is that of the program's last run. `cached` says that the program's answer was kept.
+    repetitions and judges included: `cost_usd` is None when a price is unknown, `metric_cost_usd` is the metric's part
+    of it, None also where nobody counted it apart. `lm_calls` are those that reached a model, `latency_ms` is that of
+    the program's last run. `cached` says that the program's answer was kept.
     """
 
     position: int
@@ -78,6 +79,7 @@ class ExampleResult(Struct, frozen=True):
     failure: ExampleFailure | None = None
     latency_ms: float | None = None
     cost_usd: float | None = 0.0
+    metric_cost_usd: float | None = None
     cached: bool = False
     lm_calls: int = 0
     tokens: int = 0
@@ -124,6 +126,7 @@ class Numbers(Struct, frozen=True):
     failure: tuple[Origin, str] | None
     latency_ms: float | None
     cost_usd: float | None
+    metric_cost_usd: float | None
     cached: bool
     lm_calls: int
     tokens: int

@@ -61,6 +61,7 @@ class Report(Struct):
     latencies: "array[float]" = field(default_factory=lambda: array("d"))
     failures: Counter[tuple[Origin, str]] = field(default_factory=Counter)
     cost_usd: float | None = 0.0
+    metric_cost_usd: float | None = 0.0
     cached: int = 0
     lm_calls: int = 0
     tokens: int = 0
@@ -74,6 +75,7 @@ class Report(Struct):
             if one.latency_ms is not None:
                 self.latencies.append(one.latency_ms)
             self.cost_usd = added(self.cost_usd, one.cost_usd)
+            self.metric_cost_usd = added(self.metric_cost_usd, one.metric_cost_usd)
             self.cached += one.cached
             self.lm_calls += one.lm_calls
             self.tokens += one.tokens
@@ -97,6 +99,7 @@ class Report(Struct):
                 )
             ],
             "cost_usd": self.cost_usd,
+            "metric_cost_usd": self.metric_cost_usd,
             "lm_calls": self.lm_calls,
             "tokens": self.tokens,
             "latency_ms": _spread(latencies),

@@ -6,12 +6,14 @@ from dspex.evaluations.evidence import Evidence
 from dspex.evaluations.records import Numbers, Origin
 
 
-def scored(score: float = 1.0, cost_usd: float | None = 0.25, *, cached: bool = False) -> Numbers:
-    return Numbers(1, score, None, 1.0, cost_usd, cached, 1, 10)
+def scored(
+    score: float = 1.0, cost_usd: float | None = 0.25, *, cached: bool = False, metric_usd: float | None = 0.0
+) -> Numbers:
+    return Numbers(1, score, None, 1.0, cost_usd, metric_usd, cached, 1, 10)
 
 
 def failed(origin: Origin, cost_usd: float | None = 0.0) -> Numbers:
-    return Numbers(1, None, (origin, "x"), 1.0, cost_usd, False, 0, 0)
+    return Numbers(1, None, (origin, "x"), 1.0, cost_usd, 0.0, False, 0, 0)
 
 
 def of(*results: Numbers) -> Evidence:
@@ -43,3 +45,13 @@ def test_answers_from_a_cache_say_nothing_of_costs() -> None:
     assert of(scored(), scored(cost_usd=None)).cost_usd_per_call is None
     # Who asks until there is an answer pays for the failures as well.
     assert of(scored(), failed("program", 0.25)).cost_usd_per_call == 0.5
+
+
+def test_what_the_metric_asked_is_no_cost_of_a_prediction() -> None:
+    assert (
+        of(scored(cost_usd=1.0, metric_usd=0.75), scored(cost_usd=0.75, metric_usd=0.0)).cost_usd_per_call
+        == 0.5
+    )
+    # Of before it was counted apart.
+    assert of(scored(cost_usd=1.0, metric_usd=None)).cost_usd_per_call == 1.0
+    assert of(scored(cost_usd=None, metric_usd=0.75)).cost_usd_per_call is None

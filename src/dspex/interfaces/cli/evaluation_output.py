@@ -67,6 +67,8 @@ def print_evaluation(evaluation: Mapping[str, Any]) -> None:
         "examples": _examples(evaluation),
         "failures": _failures(report),
         "cost_usd": report.get("cost_usd"),
+        # Most metrics ask no model.
+        "metric_cost_usd": report.get("metric_cost_usd") or None,
         "lm_calls": report.get("lm_calls"),
         "tokens": report.get("tokens"),
         "latency": _latency(report),
@@ -148,7 +150,9 @@ def _cut(text: str) -> str:
 
 def print_comparison(comparison: Mapping[str, Any], differences: list[dict[str, Any]]) -> None:
     a, b, paired = comparison["a"], comparison["b"], comparison["paired"]
-    names = ("scored", "failed", "cost_usd", "lm_calls", "tokens")
+    names = ["scored", "failed", "cost_usd", "lm_calls", "tokens"]
+    if a.get("metric_cost_usd") or b.get("metric_cost_usd"):
+        names.insert(3, "metric_cost_usd")
     rows = [("mean", score_text(a["mean"]), score_text(b["mean"]))]
     rows += [(name, a[name], b[name]) for name in names]
     for share in ("p50", "p95"):

@@ -40,7 +40,10 @@ class Latency(TypedDict):
 
 
 class Report(TypedDict):
-    """`mean` and all that goes with it are of the `scored` examples alone. `stopped` says why some were not run."""
+    """`mean` and all that goes with it are of the `scored` examples alone. `stopped` says why some were not run.
+
+    `metric_cost_usd` is the part of `cost_usd` that the metric's own calls of models cost; null where it is not known.
+    """
 
     examples: int
     scored: int
@@ -52,6 +55,7 @@ class Report(TypedDict):
     stdev: float | None
     failures: list[FailureCount]
     cost_usd: float | None
+    metric_cost_usd: float | None
     lm_calls: int
     tokens: int
     latency_ms: Latency | None
@@ -103,6 +107,7 @@ class ExampleResult(TypedDict):
     error: ExampleFailure | None
     latency_ms: float | None
     cost_usd: float | None
+    metric_cost_usd: float | None
     cached: bool
     lm_calls: int
     tokens: int
@@ -124,6 +129,7 @@ class ComparedSide(TypedDict):
     mean: float | None
     interval: Interval | None
     cost_usd: float | None
+    metric_cost_usd: float | None
     lm_calls: int
     tokens: int
     latency_ms: Latency | None

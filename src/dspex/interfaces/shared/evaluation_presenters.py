@@ -21,7 +21,8 @@ def evaluation(record: Evaluation) -> dict[str, Any]:
         "budget_usd": record.budget_usd,
         "key_id": record.author,
         "progress": record.progress,
-        "result": record.result,
+        # Reports of before it was counted apart do not have it.
+        "result": record.result and {"metric_cost_usd": None, **record.result},
         "error": None if record.error is None else asdict(record.error),
         "created_at": record.created_at,
         "started_at": record.started_at,
@@ -42,6 +43,7 @@ def result(record: ExampleResult) -> dict[str, Any]:
         "error": None if record.failure is None else asdict(record.failure),
         "latency_ms": record.latency_ms,
         "cost_usd": record.cost_usd,
+        "metric_cost_usd": record.metric_cost_usd,
         "cached": record.cached,
         "lm_calls": record.lm_calls,
         "tokens": record.tokens,

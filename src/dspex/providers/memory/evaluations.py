@@ -81,6 +81,7 @@ class MemoryEvaluations:
                 None if one.failure is None else (one.failure.origin, one.failure.code),
                 one.latency_ms,
                 one.cost_usd,
+                one.metric_cost_usd,
                 one.cached,
                 one.lm_calls,
                 one.tokens,

@@ -129,6 +129,7 @@ def _result_row(job: Job, one: ExampleResult) -> dict[str, Any]:
         "score": one.score,
         "latency_ms": one.latency_ms,
         "cost_usd": one.cost_usd,
+        "metric_cost_usd": one.metric_cost_usd,
         "cached": one.cached,
         "lm_calls": min(one.lm_calls, MOST_COUNT),
         "tokens": one.tokens,

@@ -54,6 +54,7 @@ evaluation_results = sa.Table(
     json("fields"),
     text("feedback", null=True),
     json("outputs", null=True),
+    number("metric_cost_usd", null=True),
     sa.PrimaryKeyConstraint("project", "evaluation_id", "position", name="evaluation_results_pkey"),
     sa.Index("evaluation_results_score", "project", "evaluation_id", "score", "position"),
 )
