@@ -89,9 +89,14 @@ async def test_evaluations_are_listed_newest_first(stores: Stores, store: Evalua
     assert list(first.data) == made[:1:-1]
     rest = await store.list("default", EvaluationFilter(), limit=3, cursor=first.next_cursor)
     assert (list(rest.data), rest.next_cursor) == (made[1::-1], None)
-    where = EvaluationFilter("qa", "tickets", "running")
+    where = EvaluationFilter("qa", "tickets", "running", made[1].version)
     assert list((await store.list("default", where, limit=9, cursor=None)).data) == [made[3], made[1]]
-    for other in (EvaluationFilter(status="queued"), EvaluationFilter(dataset="others")):
+    others = (
+        EvaluationFilter(status="queued"),
+        EvaluationFilter(dataset="others"),
+        EvaluationFilter(version=9),
+    )
+    for other in others:
         assert (await store.list("default", other, limit=9, cursor=None)).data == ()
     assert (await store.list("elsewhere", EvaluationFilter(), limit=9, cursor=None)).data == ()
     with pytest.raises(Invalid):

@@ -13,6 +13,8 @@ from dspex.evaluations.metrics.records import Score
 from dspex.evaluations.records import Numbers
 from dspex.evaluations.scoring import Answered, Scoring
 from dspex.optimizations.rules import held_out
+from tests.interfaces.keyed import client_with, key_for, keyed_node
+from tests.interfaces.node import mock_program
 from tests.unit.evaluations.working import House, Parts, prepared, right
 
 
@@ -191,3 +193,108 @@ async def test_reports_of_before_metrics_were_counted_apart_say_so(
     house.node.evaluations.rows["default", evaluation] = replace(ended, result=before)
     report = (await client.get(f"/v1/evaluations/{evaluation}")).json()["result"]
     assert report == {**before, "metric_cost_usd": None}
+
+
+async def test_a_deployment_without_a_version_goes_by_the_evaluation(
+    house: House, client: httpx.AsyncClient
+) -> None:
+    version = await gated(client, min_score=0.95)
+    evaluation = await house.ask(client, version=version)
+    await house.take(evaluation)
+    newer = {"mock": {"outputs": {"answer": "newer"}}, "initialize": True}
+    assert (await client.post("/v1/programs/qa/versions", json=newer)).json()["version"] == version + 1
+    answer = await client.post("/v1/programs/qa/deploy", json={"evaluation": evaluation})
+    assert answer.status_code == 200, answer.text
+    by = f"evaluation {evaluation}, exact_match on rows@1"
+    assert answer.json()["deployed_version"] == version
+    assert answer.json()["measured"] == {"score": 1.0, "cost_usd_per_call": 0.0, "by": by}
+    entries = (await client.get("/v1/audit")).json()["data"]
+    (deployment,) = [one for one in entries if one["action"] == "program.deploy" and one["target"] == "qa"]
+    assert deployment["details"] == {"evaluation": evaluation, "version": version}
+
+
+async def test_an_evaluation_of_another_program_names_no_version(
+    house: House, client: httpx.AsyncClient
+) -> None:
+    evaluation = await house.ask(client)
+    await house.take(evaluation)
+    await mock_program(client, "other")
+    answer = await client.post("/v1/programs/other/deploy", json={"evaluation": evaluation})
+    assert (answer.status_code, answer.json()["code"]) == (409, "wrong_evaluation")
+    assert "of version 1 of 'qa'" in answer.json()["detail"]
+
+
+async def test_a_refusal_names_the_newest_evaluation_of_the_version(
+    house: House, client: httpx.AsyncClient
+) -> None:
+    version = await gated(client, min_score=0.95)
+    refused = await client.post("/v1/programs/qa/deploy")
+    assert refused.json()["code"] == "gate_not_met"
+    assert f"Version {version} of 'qa'" in refused.json()["detail"]
+    assert "The newest of version" not in refused.json()["detail"]
+    others = await house.ask(client, version=1)
+    for asked in (
+        await house.ask(client, version=version),
+        evaluation := await house.ask(client, version=version),
+    ):
+        await house.take(asked)
+    await house.take(others)
+    unfinished = await house.ask(client, version=version)
+    refused = await client.post("/v1/programs/qa/deploy")
+    assert (refused.status_code, refused.json()["code"]) == (409, "gate_not_met")
+    told = (
+        f"The newest of version {version}: evaluation {evaluation}, exact_match on rows@1, with a mean of 1."
+    )
+    assert told in refused.json()["detail"]
+    assert unfinished not in refused.json()["detail"]
+
+
+async def test_the_newest_does_not_answer_in_the_place_of_a_better_one_unless_it_is_meant(
+    house: House, client: httpx.AsyncClient
+) -> None:
+    programs = house.node.services.programs
+    program = await programs.get("default", "qa")
+    first = await programs.current(program)
+    source = {"name": "rows", "version": 1, "digest": "x"}
+    for number, score in ((2, 0.9), (3, 0.7)):
+        definition = replace(first.definition, mock={"outputs": {"answer": f"{number}"}})
+        lineage = {
+            "optimization": f"o{number}",
+            "dataset": source,
+            "metric": {"name": "f1"},
+            "scored_on": "validation",
+        }
+        lineage |= {"score": score, "baseline_score": 0.5}
+        made = await programs.add_version(program, definition, parent_id=first.id, lineage=lineage)
+        await programs.initialize([made])
+        if number == 2:
+            # Beside the first, which answers, it did better.
+            answer = await client.post("/v1/programs/qa/deploy")
+            assert answer.json()["measured"]["by"] == "optimization o2, f1 on rows@1"
+    refused = await client.post("/v1/programs/qa/deploy", json={})
+    assert (refused.status_code, refused.json()["code"]) == (409, "version_unclear")
+    for told in (
+        "Version 3",
+        "scored 0.7 (by optimization o3",
+        "version 2",
+        "scored 0.9 (by optimization o2",
+    ):
+        assert told in refused.json()["detail"]
+    for meant in ({"version": 3}, {"version": 2}, {"force": True}):
+        assert (await client.post("/v1/programs/qa/deploy", json=meant)).status_code == 200
+
+
+async def test_a_refusal_names_no_evaluation_to_who_may_read_none() -> None:
+    house = House(keyed_node(), parts=Parts(right))
+    async with client_with(house.node, await key_for(house.node)) as client:
+        await prepared(client)
+        version = await gated(client, min_score=0.95)
+        evaluation = await house.ask(client, version=version)
+        await house.take(evaluation)
+        detail = (await client.post("/v1/programs/qa/deploy")).json()["detail"]
+        assert evaluation in detail
+    key = await key_for(house.node, scopes=["programs:write"])
+    async with client_with(house.node, key) as client:
+        refused = await client.post("/v1/programs/qa/deploy")
+        assert refused.json()["code"] == "gate_not_met"
+        assert evaluation not in refused.json()["detail"]

@@ -109,6 +109,7 @@ class EvaluationFilter(Struct, frozen=True):
     program: str | None = None
     dataset: str | None = None
     status: EvaluationStatus | None = None
+    version: int | None = None
 
 
 class ResultFilter(Struct, frozen=True):

@@ -17,11 +17,9 @@ from dspex.programs.records import (
     COMPILED_FORMAT,
     Definition,
     Deployment,
-    Measured,
     Program,
     ProgramSettings,
     ProgramStatus,
-    Version,
     VersionStatus,
 )
 from dspex.signatures.records import Field, Signature
@@ -156,39 +154,6 @@ def _content(definition: Definition) -> bytes:
 def _form() -> bytes:
     parsers = [f"{name}=={version(name)}" for name in ("json-repair", "regex", "pydantic")]
     return " ".join([str(COMPILED_FORMAT), *parsers]).encode()
-
-
-def measured_by_lineage(version: Version) -> Measured | None:
-    """What the optimization that made a version saw of it on examples that were held out."""
-    lineage = version.lineage
-    if lineage is None:
-        return None
-    score = lineage.get("score") if lineage.get("scored_on") == "validation" else None
-    return Measured(score, lineage.get("cost_usd_per_call"), f"optimization {lineage.get('optimization')}")
-
-
-def check_gates(program: Program, version: Version, measured: Measured | None) -> None:
-    """Raises Conflict (code gate_not_met) with the numbers."""
-    gates = program.settings.gates
-    if gates is None:
-        return
-    lacking = []
-    score = None if measured is None else measured.score
-    cost = None if measured is None else measured.cost_usd_per_call
-    if gates.min_score is not None and (score is None or score < gates.min_score):
-        seen = "has no score on held-out examples" if score is None else f"scored {score:.4g}"
-        lacking.append(f"it {seen} and needs {gates.min_score:.4g}")
-    most = gates.max_cost_usd_per_call
-    if most is not None and (cost is None or cost > most):
-        seen = "is not known" if cost is None else f"is {cost:.4g} USD"
-        lacking.append(f"what a prediction costs {seen} and may be {most:.4g} USD")
-    if lacking:
-        by = "" if measured is None else f" (by {measured.by})"
-        raise Conflict(
-            f"Version {version.number} of {program.name!r} is not let through by the program's gates: "
-            f"{'; '.join(lacking)}{by}. Name an evaluation of this version that shows more, or force it.",
-            code="gate_not_met",
-        )
 
 
 def is_awaited(settings: ProgramSettings, history: Sequence[Deployment]) -> bool:

@@ -16,6 +16,7 @@ from dspex.kit.paging import MAX_LIMIT, Page
 from dspex.programs.comparison import Comparison, compare
 from dspex.programs.definitions import CodeDigest, contract_of
 from dspex.programs.facts import ProgramChanged
+from dspex.programs.gating import check_gates, measured_by_lineage
 from dspex.programs.initializing import Initializing
 from dspex.programs.kinds import references_of
 from dspex.programs.pipelines.states import joined
@@ -37,11 +38,9 @@ from dspex.programs.rules import (
     ADHOC,
     EMBEDDINGS,
     OPTIMIZATIONS,
-    check_gates,
     check_live,
     definition_digest,
     is_name,
-    measured_by_lineage,
     previous_deployment,
     program_status,
 )

@@ -3,10 +3,13 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.configuration.gates import Gates
 from dspex.kit.errors import Conflict
+from dspex.programs.gating import check_no_worse, measured_by_lineage
 from dspex.programs.records import Measured, Version
+from tests.making import program, version
 from tests.unit.optimizations.house import BETTER, House
 
 LINEAGE = {
@@ -82,3 +85,80 @@ async def test_an_optimization_that_may_deploy_is_held_back_as_well() -> None:
     assert (done.state, done.result["version"], done.result["deployed"]) == ("completed", 2, False)
     assert "needs 0.95" in done.result["not_deployed"]
     assert (await at.version(1)).status == "deployed"
+
+
+def made(number: int, lineage: dict[str, Any] | None, parent: int | None = None) -> Version:
+    of = None if parent is None else f"v{parent}"
+    return replace(version(program(), number=number), id=f"v{number}", parent_id=of, lineage=lineage)
+
+
+def seen(score: float, baseline: float, **more: Any) -> dict[str, Any]:
+    metric = {"name": "f1"}
+    return {
+        **LINEAGE,
+        "optimization": f"o{score}",
+        "score": score,
+        "baseline_score": baseline,
+        "metric": metric,
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("newest", "present", "told"),
+    [
+        (
+            made(3, None),
+            made(2, seen(0.9, 0.5)),
+            "no score on held-out examples; version 2, which answers, scored 0.9",
+        ),
+        (
+            made(3, seen(0.7, 0.6), 1),
+            made(2, seen(0.9, 0.6), 1),
+            "scored 0.7 (by optimization o0.7, f1 on d@1)",
+        ),
+        # By the score that it had beside the newest, not by that of its own optimization.
+        (
+            made(3, seen(0.7, 0.8), 2),
+            made(2, seen(0.6, 0.5), 1),
+            "which answers, scored 0.8 (by optimization o0.7",
+        ),
+        (made(2, seen(0.7, 0.8), 1), made(1, None), "scored 0.7"),
+        (
+            made(3, seen(0.7, 0.6, scored_on="train"), 2),
+            made(2, seen(0.6, 0.5), 1),
+            "no score on held-out examples",
+        ),
+    ],
+)
+def test_the_newest_is_refused_where_it_is_known_to_be_no_better(
+    newest: Version, present: Version, told: str
+) -> None:
+    with pytest.raises(Conflict) as refused:
+        check_no_worse(newest, present)
+    assert refused.value.code == "version_unclear"
+    assert told in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("newest", "present"),
+    [
+        (made(2, None), made(1, None)),
+        (made(2, seen(0.7, 0.5, scored_on="train"), 1), made(1, None)),
+        (made(2, seen(0.7, 0.5), 1), made(1, None)),
+        (made(3, seen(0.7, 0.6), 2), made(2, seen(0.9, 0.5), 1)),
+        (made(3, seen(0.9, 0.6), 1), made(2, seen(0.9, 0.5), 1)),
+    ],
+)
+def test_the_newest_answers_where_nothing_says_that_it_is_worse(newest: Version, present: Version) -> None:
+    check_no_worse(newest, present)
+
+
+def test_what_a_score_was_measured_on_is_told() -> None:
+    held_out = {
+        "validation": {"name": "held", "version": 2},
+        "metric": {"name": "python", "reference": "m:f"},
+    }
+    measured = measured_by_lineage(made(2, {**LINEAGE, **held_out}))
+    assert measured is not None
+    assert measured.by == "optimization o, m:f on held@2"

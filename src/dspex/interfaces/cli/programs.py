@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from dspex.access.records import DEFAULT_PROJECT
+from dspex.interfaces.cli.deploying import SOON, ForceOption, NameArgument, deploy_here, say_deployed
 from dspex.interfaces.cli.output import (
     ConfigOption,
     JsonOption,
@@ -18,14 +19,11 @@ from dspex.interfaces.cli.output import (
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.session import Operation, with_services
 from dspex.interfaces.shared import presenters
-from dspex.interfaces.shared.gates import deployed
 from dspex.interfaces.shared.services import Services
 from dspex.kit import json
 from dspex.kit.errors import Invalid
 from dspex.programs.records import Program, Version
 
-SOON = " (running nodes follow within a second)"
-NameArgument = Annotated[str, typer.Argument(help="The program's name.")]
 VersionOption = Annotated[int | None, typer.Option("--version", "-v", help="A version's number.")]
 
 
@@ -111,21 +109,12 @@ def add_to(app: typer.Typer, application: Application) -> None:
     def deploy(
         name: NameArgument,
         version: VersionOption = None,
-        force: Annotated[
-            bool, typer.Option("--force", help="Pass by the program's gates; it is on record.")
-        ] = False,
+        force: ForceOption = False,
         project: ProjectOption = DEFAULT_PROJECT,
         config: ConfigOption = None,
     ) -> None:
         """Let a version answer: the newest, or the one given."""
-        done = Operation("program.deploy", name, project, {"version": version, "force": force})
-        answering = with_services(
-            application,
-            config,
-            lambda services: deployed(services, project, name, version, None, force=force),
-            done,
-        )
-        typer.echo(f"{name} answers with version {answering.number}{SOON}")
+        say_deployed(deploy_here(application, config, project, name, version, None, force=force))
 
     @group.command()
     def rollback(

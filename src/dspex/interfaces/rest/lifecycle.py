@@ -2,15 +2,16 @@
 
 from fastapi import APIRouter
 
-from dspex.access.rules import check_may
+from dspex.access.rules import check_may, may
 from dspex.interfaces.rest.documents import Document
 from dspex.interfaces.rest.forms import Label, Number, Strict
-from dspex.interfaces.rest.needs import Caller, needs
+from dspex.interfaces.rest.needs import Caller, Told, needs
 from dspex.interfaces.shared import documents as shown
 from dspex.interfaces.shared import presenters
-from dspex.interfaces.shared.gates import measured_by
+from dspex.interfaces.shared.gates import deployed
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import DspexError, Invalid
+from dspex.kit.records import asdict
 from dspex.programs.records import Program, Version
 from dspex.programs.rules import check_live
 
@@ -22,7 +23,7 @@ class Chosen(Strict):
 
 
 class Deploying(Chosen):
-    """`evaluation` is one of that version, whose score and cost the program's gates look at.
+    """`evaluation` is one of that version, whose score and cost the program's gates look at; it may name the version.
 
     `force` passes by the gates, and is on record.
     """
@@ -48,21 +49,27 @@ def lifecycle_router(services: Services) -> APIRouter:
 
     @router.post(
         "/{name}/deploy",
-        response_model=shown.Program,
+        response_model=shown.DeployedProgram,
         dependencies=[needs("programs:write", audit="program.deploy")],
     )
-    async def deploy_program(caller: Caller, name: str, body: Deploying | None = None) -> Document:
-        """Let a version answer; without one, the newest that can run. Gates may refuse it."""
+    async def deploy_program(
+        caller: Caller, name: str, told: Told, body: Deploying | None = None
+    ) -> Document:
+        """Let a version answer; without one that of the evaluation, or the newest that can run. Gates may refuse it."""
         wanted = body or Deploying()
-        program, version = await chosen(services, caller.project, name, wanted)
-        if wanted.version is None:
-            version = await programs.deployable(program)
-        measured = None
         if wanted.evaluation is not None:
             check_may(caller, "evaluations:read")
-            measured = await measured_by(services, program, version, wanted.evaluation)
-        deployed = await programs.deploy(program, version, force=wanted.force, measured=measured)
-        return Document(await shown_program(services, deployed))
+        done = await deployed(
+            services,
+            await programs.get(caller.project, name),
+            wanted.version,
+            wanted.evaluation,
+            force=wanted.force,
+            sees_evaluations=may(caller, "evaluations:read"),
+        )
+        told["version"] = done.version.number
+        measured = None if done.measured is None else asdict(done.measured)
+        return Document({**await shown_program(services, done.program), "measured": measured})
 
     @router.post(
         "/{name}/rollback",

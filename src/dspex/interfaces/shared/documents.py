@@ -215,6 +215,20 @@ class Program(TypedDict):
     version: Version
 
 
+class Measured(TypedDict):
+    """`score` is on held-out examples; `by` says who measured it, by which metric, on what."""
+
+    score: float | None
+    cost_usd_per_call: float | None
+    by: str
+
+
+class DeployedProgram(Program):
+    """`measured` is what the deployment went by: the evaluation that was named, else how the version was made."""
+
+    measured: Measured | None
+
+
 class Change(TypedDict):
     """Null where there was nothing."""
 

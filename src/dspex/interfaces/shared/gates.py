@@ -1,18 +1,91 @@
 """Deploying by the program's gates, and what an evaluation shows them of a version."""
 
-from msgspec.structs import replace
+from msgspec import Struct
 
 from dspex.evaluations.evidence import MOST_UNKNOWN
-from dspex.evaluations.records import Evaluation
+from dspex.evaluations.records import Evaluation, EvaluationFilter
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import Conflict
 from dspex.optimizations.learned import learned_by
-from dspex.programs.records import Measured, Program, ProgramSettings, Version
+from dspex.programs.gating import check_no_worse, measured_by_lineage
+from dspex.programs.records import Measured, Program, Version
+from dspex.programs.rules import check_live
 
 
-async def measured_by(services: Services, program: Program, version: Version, evaluation_id: str) -> Measured:
-    """Raises Missing, Conflict (code wrong_evaluation) for one of something else, or that shows too little."""
-    found = await services.evaluations.get(program.project, evaluation_id)
+class Deployed(Struct, frozen=True):
+    """A version that answers now, with what its deployment went by: an evaluation that was named, or its lineage."""
+
+    program: Program
+    version: Version
+    measured: Measured | None
+
+
+async def deployed(
+    services: Services,
+    program: Program,
+    number: int | None,
+    evaluation_id: str | None,
+    *,
+    force: bool,
+    sees_evaluations: bool = True,
+) -> Deployed:
+    """Without a number the version that the evaluation is of, or the newest that can run.
+
+    The newest is not taken, unless by `force`, where it is known to be worse than what answers (version_unclear).
+    Raises Missing, Conflict; a refusal names an evaluation of the version to whoever `sees_evaluations`.
+    """
+    check_live(program)
+    programs, evaluation = services.programs, None
+    if evaluation_id is not None:
+        evaluation = await services.evaluations.get(program.project, evaluation_id)
+        if number is None and evaluation.program == program.name:
+            number = evaluation.version
+    unnamed = number is None
+    version = await (
+        programs.deployable(program) if number is None else programs.version_numbered(program, number)
+    )
+    measured = measured_by_lineage(version)
+    if evaluation is not None:
+        measured = await _measured_by(services, program, version, evaluation)
+    try:
+        if unnamed and not force and program.deployed_version_id not in (None, version.id):
+            check_no_worse(version, await programs.current(program))
+        after = await programs.deploy(program, version, force=force, measured=measured)
+    except Conflict as refused:
+        if evaluation is not None or not sees_evaluations:
+            raise
+        if refused.code not in ("gate_not_met", "version_unclear"):
+            raise
+        raise await _with_evaluation(services, program, version, refused) from None
+    return Deployed(after, version, measured)
+
+
+async def _with_evaluation(
+    services: Services, program: Program, version: Version, refused: Conflict
+) -> Conflict:
+    """The refusal, with the newest evaluation of the version that could be named."""
+    where = EvaluationFilter(program=program.name, status="completed", version=version.number)
+    found = (await services.evaluations.list(program.project, where, limit=1, cursor=None)).data
+    if not found:
+        return refused
+    mean = (found[0].result or {}).get("mean")
+    said = "no score" if mean is None else f"a mean of {mean:.4g}"
+    return Conflict(
+        f"{refused.message} The newest of version {version.number}: {_by(found[0])}, with {said}.",
+        code=refused.code,
+    )
+
+
+def _by(evaluation: Evaluation) -> str:
+    metric = evaluation.metric
+    return (
+        f"evaluation {evaluation.id}, {metric.reference or metric.name} on "
+        f"{evaluation.dataset}@{evaluation.dataset_version}"
+    )
+
+
+async def _measured_by(services: Services, program: Program, version: Version, found: Evaluation) -> Measured:
+    """Raises Conflict (code wrong_evaluation) for one of something else, or that shows too little."""
     if (found.program, found.version) != (program.name, version.number):
         raise _wrong(
             f"This evaluation is of version {found.version} of {found.program!r}, not of version {version.number} of "
@@ -41,7 +114,7 @@ async def measured_by(services: Services, program: Program, version: Version, ev
             "All that was scored was answered from a cache, which says nothing of what a prediction costs; evaluate "
             "with `use_cache` false."
         )
-    return Measured(evidence.score, evidence.cost_usd_per_call, f"evaluation {found.id}")
+    return Measured(evidence.score, evidence.cost_usd_per_call, _by(found))
 
 
 async def _check_held_out(services: Services, version: Version, evaluation: Evaluation) -> None:
@@ -68,31 +141,3 @@ async def _check_held_out(services: Services, version: Version, evaluation: Eval
 
 def _wrong(message: str) -> Conflict:
     return Conflict(message, code="wrong_evaluation")
-
-
-async def deployed(
-    services: Services,
-    project: str,
-    name: str,
-    number: int | None,
-    evaluation: str | None,
-    *,
-    force: bool,
-    declared: ProgramSettings | None = None,
-) -> Version:
-    """The version that answers now; `declared` has the gates, where the program's own may be of before.
-
-    Raises Missing, Conflict.
-    """
-    program = await services.programs.get(project, name)
-    if declared is not None and program.source == "file":
-        program = replace(program, settings=replace(program.settings, gates=declared.gates))
-    if number is None:
-        version = await services.programs.deployable(program)
-    else:
-        version = await services.programs.version_numbered(program, number)
-    measured = None
-    if evaluation is not None:
-        measured = await measured_by(services, program, version, evaluation)
-    await services.programs.deploy(program, version, force=force, measured=measured)
-    return version
