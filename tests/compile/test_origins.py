@@ -29,3 +29,14 @@ def test_an_ensemble_shows_what_its_programs_do() -> None:
         (0, "predict", "r1"),
         (1, "predict", None),
     ]
+
+
+def test_an_ensemble_of_ensembles_says_where_in_it_each_is() -> None:
+    shown = {"predict": {**BARE, "demos": [{"question": "1", "answer": "1"}]}}
+    inner = {COMPOSED: {"kind": "ensemble", "states": [{"predict": BARE}, shown]}, "predict": BARE}
+    state = {
+        COMPOSED: {"kind": "ensemble", "states": [{"predict": BARE}, {"predict": BARE}, inner]},
+        "predict": BARE,
+    }
+    (found,) = Origins(ROWS, EXAMPLES).demos(state, {}, {})
+    assert (found["program"], found["within"], found["row"]) == (2, [1], "r1")

@@ -105,11 +105,20 @@ def row_of(example: Example, position: int, row_bytes: int) -> Row | list[Proble
         inputs=example.inputs,
         outputs=example.outputs,
         digest=hashlib.sha256(inputs + b"\n" + outputs).hexdigest()[:32],
-        inputs_digest=hashlib.sha256(inputs).hexdigest()[:32],
+        inputs_digest=_inputs_digest(inputs),
         size=size,
         metadata=example.metadata,
         provenance=example.provenance,
     )
+
+
+def inputs_digest(inputs: Mapping[str, Any]) -> str:
+    """What a row with these inputs has as its `inputs_digest`."""
+    return _inputs_digest(json.dumps(inputs, sort_keys=True))
+
+
+def _inputs_digest(canonical: bytes) -> str:
+    return hashlib.sha256(canonical).hexdigest()[:32]
 
 
 class Digest:

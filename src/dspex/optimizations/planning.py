@@ -75,7 +75,8 @@ class Planner:
         dataset = await found(self._datasets, project, order.dataset, "/dataset")
         rows = await all_rows(self._datasets, dataset)
         rules.check_rows(rows, dataset.name, "/dataset")
-        learned = await known_inputs(self._programs, self._datasets, version)
+        voters = await self._voters(version, order)
+        learned = await known_inputs(self._programs, self._datasets, [version, *voters.values()])
         share: float | None = None
         held: Dataset | None = None
         if order.validation is None:
@@ -93,7 +94,7 @@ class Planner:
         await self._check_prices(version, order)
         await self._check_metric(metric, principal)
         pool = self._pool(version)
-        config = await self._with_programs(version, order)
+        config = await self._with_programs(voters, order)
         checked = await self._optimizers.check(pool, project, version.definition, order.optimizer, config)
         plan = Plan(
             program=order.program,
@@ -117,6 +118,7 @@ class Planner:
             use_cache=order.use_cache,
             deploy=order.deploy,
             models=self._gateway.models,
+            ensemble_of=tuple(voters),
         )
         return Planned(plan, version, sum(row.size for row in rows) // len(rows))
 
@@ -158,16 +160,22 @@ class Planner:
             )
         return version
 
-    async def _with_programs(self, version: Version, order: Order) -> Mapping[str, Any]:
-        """Versions that an Ensemble names by their numbers become their states. Raises Missing, Conflict."""
+    async def _voters(self, version: Version, order: Order) -> dict[int, Version]:
+        """The versions that an Ensemble names, by their numbers. Raises Missing."""
         named = order.config.get("programs")
         if order.optimizer != "Ensemble" or not isinstance(named, list):
+            return {}
+        numbers = list(dict.fromkeys(one for one in named if _is_number(one)))
+        return dict(zip(numbers, await self._programs.beside(version, numbers), strict=True))
+
+    async def _with_programs(self, voters: Mapping[int, Version], order: Order) -> Mapping[str, Any]:
+        """Versions that an Ensemble names by their numbers become their states. Raises Conflict."""
+        if not voters:
             return order.config
-        program = await self._programs.get(version.project, order.program)
         states: list[Any] = []
-        for one in named:
-            if isinstance(one, int) and not isinstance(one, bool):
-                saved = await self._programs.saved_state(await self._programs.version_numbered(program, one))
+        for one in order.config["programs"]:
+            if _is_number(one):
+                saved = await self._programs.saved_state(voters[one])
                 states.append({name: part for name, part in saved.items() if name != "metadata"})
             else:
                 states.append(one)
@@ -204,6 +212,10 @@ class Planner:
                     "/metric",
                     code="metric_does_not_fit",
                 )
+
+
+def _is_number(named: Any) -> bool:
+    return isinstance(named, int) and not isinstance(named, bool)
 
 
 def _check_fits(

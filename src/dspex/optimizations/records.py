@@ -96,7 +96,7 @@ class Plan(Struct, frozen=True):
     `version` is the number of the version that is to be made better. `config` is the optimizer's effective one,
     `predictors` the names of what it works on. Without `validation`, `validation_share` of the rows are held out.
     `models` are what the aliases of the registry stood for, provider's model and address: answers of others must not
-    be mixed in.
+    be mixed in. `ensemble_of` are the numbers of the versions that an Ensemble was told to let vote.
     """
 
     program: str
@@ -120,6 +120,7 @@ class Plan(Struct, frozen=True):
     use_cache: bool
     deploy: bool
     models: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
+    ensemble_of: tuple[int, ...] = ()
 
 
 class Counters(Struct, frozen=True):

@@ -116,6 +116,7 @@ class Results:
         program = await self._programs.get(optimization.project, plan.program)
         parent = await self._programs.version(optimization.project, plan.version_id)
         money = money_of(standing.counters, plan.budget_usd)
+        voters = await self._programs.beside(parent, plan.ensemble_of)
         found: Mapping[str, Any] = {
             "baseline_score": optimized.baseline_score,
             "score": optimized.score,
@@ -123,7 +124,9 @@ class Results:
             "cost_usd_per_call": ending.cost_usd_per_call,
             "stopped": ending.stopped,
             "demos": traced(
-                optimized.demos[:MOST_DEMOS], optimized.state, await line_of(self._programs, parent)
+                optimized.demos[:MOST_DEMOS],
+                optimized.state,
+                await line_of(self._programs, [parent, *voters]),
             ),
         }
         lineage = lineage_of(plan, optimization.id, money, found)

@@ -56,9 +56,10 @@ def treatment(error: DspexError, tries: int, *, others_answered: bool) -> Treatm
 def identity_of(plan: Plan) -> str:
     """sha256 over all that decides what an optimization does: where it runs and at how many threads is left out.
 
-    So are the models, most of which it will not ask.
+    So are the models, most of which it will not ask. What votes in an ensemble is in its configuration.
     """
     content = asdict(replace(plan, pool="", threads=0, predictors=(), models={}))
+    del content["ensemble_of"]
     return hashlib.sha256(json.dumps(content, sort_keys=True)).hexdigest()
 
 
@@ -256,6 +257,7 @@ def lineage_of(
     return {
         "optimization": optimization_id,
         "parent": {"version": plan.version, "digest": plan.digest},
+        "ensemble_of": list(plan.ensemble_of),
         "dataset": plan.dataset.to_json(),
         "validation": (
             {"share": plan.validation_share, "seed": plan.seed}

@@ -169,7 +169,8 @@ class _Attempt:
         if plan.validation is not None:
             rows = (train, await rows_of(parts.datasets, project, plan.validation))
         else:
-            learned = await known_inputs(parts.programs, parts.datasets, version)
+            voters = await parts.programs.beside(version, plan.ensemble_of)
+            learned = await known_inputs(parts.programs, parts.datasets, [version, *voters])
             rows = held_out(train, plan.validation_share or 0.0, plan.seed, learned)
         replay = await Replay.opened(
             parts.journal, project, optimization.id, parts.clock, reuse=plan.use_cache

@@ -2,7 +2,7 @@
 
 import asyncio
 import builtins
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -254,6 +254,16 @@ class ProgramService(Initializing):
         if version is None:
             raise Missing(f"{program.name!r} has no version {number}.", code="version_missing")
         return version
+
+    async def beside(self, version: Version, numbers: Iterable[int]) -> builtins.list[Version]:
+        """Other versions of its program, by their numbers. Raises Missing (code version_missing)."""
+        found = []
+        for number in numbers:
+            one = await self._store.version_by_number(version.project, version.program_id, number)
+            if one is None:
+                raise Missing(f"The program has no version {number}.", code="version_missing")
+            found.append(one)
+        return found
 
     async def newest(self, program: Program) -> Version:
         """Every program has at least one version."""

@@ -119,7 +119,7 @@ async def _measured_by(services: Services, program: Program, version: Version, f
 
 async def _check_held_out(services: Services, version: Version, evaluation: Evaluation) -> None:
     """What the version, or one that it was made from, learned from says nothing of how it does on anything else."""
-    learned = await learned_by(services.programs, services.datasets, version)
+    learned = await learned_by(services.programs, services.datasets, [version])
     if not learned:
         return
     dataset = await services.datasets.get(version.project, evaluation.dataset, evaluation.dataset_version)

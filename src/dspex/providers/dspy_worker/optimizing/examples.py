@@ -94,7 +94,10 @@ class Origins:
     def _composed(
         self, composed: Mapping[str, Any], before: Mapping[str, Any], signatures: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        """Rows that neighbours are chosen from, as "neighbour"; what each program of an ensemble shows."""
+        """Rows that neighbours are chosen from, as "neighbour"; what each program of an ensemble shows.
+
+        "program" counts these, and "within" says where in one that is an ensemble itself.
+        """
         found = [
             {
                 "predictor": "neighbours",
@@ -106,7 +109,9 @@ class Origins:
         ]
         for number, state in enumerate(composed.get("states", ())):
             for one in self.demos(state, before, signatures):
-                found.append({**one, "program": number})
+                # An ensemble may be of ensembles.
+                inner = {"within": [one["program"], *one.get("within", ())]} if "program" in one else {}
+                found.append({**one, "program": number, **inner})
         return found
 
     def _origin(
