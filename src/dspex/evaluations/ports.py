@@ -17,6 +17,7 @@ from dspex.evaluations.records import (
 )
 from dspex.executions.ports import PoolHost
 from dspex.executions.records import Execution
+from dspex.jobs.once import Once
 from dspex.jobs.records import Job
 from dspex.kit.paging import Page
 
@@ -51,8 +52,8 @@ class EvaluationReader(Protocol):
 
 
 class EvaluationStore(EvaluationReader, Protocol):
-    async def submit(self, job: Job, evaluation: Evaluation) -> None:
-        """Both, committed on return."""
+    async def submit(self, job: Job, evaluation: Evaluation, once: Once | None = None) -> str:
+        """Both, committed on return, and the id; or, as `JobStore.add_once`, that of the one that was there first."""
         ...
 
     async def change(

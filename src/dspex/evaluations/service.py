@@ -28,6 +28,7 @@ from dspex.evaluations.scoring import MetricParts
 from dspex.executions.catalog import Runnable
 from dspex.executions.mock import Mock
 from dspex.executions.predictions import Predictions
+from dspex.jobs.once import Once
 from dspex.jobs.records import Job
 from dspex.jobs.service import Jobs
 from dspex.kit.clock import Clock
@@ -66,13 +67,17 @@ class Evaluations:
         code: CodeDigest | None,
         *,
         evaluation_id: str | None = None,
-    ) -> Evaluation:
-        """The queued evaluation, stored. What could be refused now is.
+        once: Once | None = None,
+    ) -> tuple[Evaluation, bool]:
+        """The queued evaluation, stored; False with the one that was made `once` before. What could be refused now is.
 
         `code` is there for whom may name Python code. Raises Missing and NotExecutable as predictions do, Missing for
         the dataset, Invalid: bad_metric, code_not_allowed, bad_reference, dataset_not_fitting, budget_needs_price.
+        Conflict: idempotency_key_reused.
         """
         self._jobs.check_engine()
+        if (before := await self._jobs.made_before(principal.project, once)) is not None:
+            return await self.get(principal.project, before), False
         metric = _with_code(read_metric(wanted.metric), code)
         asked = self.metrics.check_model(metric)
         runnable = await self._predictions.runnable(principal.project, wanted.program, version=wanted.version)
@@ -101,9 +106,11 @@ class Evaluations:
             author=principal.key_id,
             progress=Tally(examples).progress(),
         )
-        await self._store.submit(_job_of(evaluation), evaluation)
+        made = await self._store.submit(_job_of(evaluation), evaluation, once)
+        if made != evaluation.id:
+            return await self.get(principal.project, made), False
         await self._jobs.wake()
-        return evaluation
+        return evaluation, True
 
     async def _check_prices(self, runnable: Runnable, asked: str | None) -> None:
         models = set() if isinstance(runnable.run, Mock) else set(runnable.models.values())

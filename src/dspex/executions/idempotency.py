@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from dspex.executions.ports import ExecutionStore, Nodes
 from dspex.executions.records import Execution, IdempotencyClaim
+from dspex.jobs.once import check_body
 from dspex.kit.clock import Clock
 from dspex.kit.errors import Conflict, DspexError, Exhausted
 from dspex.kit.ids import new_id
@@ -85,7 +86,7 @@ class Idempotency:
         place = (project, key)
         stale_after = timedelta(seconds=timeout_s) + COMPILING
         while (running := self._running.get(place)) is not None:
-            _check_body(running.body_digest, body_digest)
+            check_body(running.body_digest, body_digest)
             if (execution := await self._wait_for(running, stale_after)) is not None:
                 return execution, True
         running = self._running[place] = _Running(body_digest)
@@ -125,7 +126,7 @@ class Idempotency:
         for _ in range(ATTEMPTS):
             held = await self._store.claim(mine)
             if held.execution_id != mine.execution_id:
-                _check_body(held.body_digest, body_digest)
+                check_body(held.body_digest, body_digest)
                 execution = await self._store.get(project, held.execution_id)
                 if execution is not None and await self._stands(execution):
                     return execution, True
@@ -188,11 +189,3 @@ def _in_progress(dead_after: timedelta) -> Conflict:
         code="idempotency_in_progress",
         retry_after=1,
     )
-
-
-def _check_body(first: str, now: str) -> None:
-    if first != now:
-        raise Conflict(
-            "This Idempotency-Key was used for another request; take a new key for each new request.",
-            code="idempotency_key_reused",
-        )

@@ -101,7 +101,7 @@ class ExecutionStore(ExecutionReader, Protocol):
         ...
 
     async def prune_claims(self, *, older_than: datetime) -> int:
-        """Deletes claims of that age whose execution never came, in batches; returns how many."""
+        """Deletes claims of that age that have neither execution nor job, in batches; returns how many."""
         ...
 
     async def claim(self, claim: IdempotencyClaim) -> IdempotencyClaim:

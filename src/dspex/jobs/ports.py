@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
+from dspex.jobs.once import Claim, Once
 from dspex.jobs.records import Job, JobCount, JobFilter, Outcome
 from dspex.kit.paging import Page
 
@@ -26,6 +27,17 @@ class Changes(Protocol):
 class JobStore(Changes, Protocol):
     async def add(self, *jobs: Job) -> None:
         """All or none, committed on return."""
+        ...
+
+    async def add_once(self, job: Job, once: Once) -> str:
+        """The id of the job that its key became, committed on return: this one, or the one that was there first.
+
+        Raises Conflict (code idempotency_key_reused) when that was asked for with another body.
+        """
+        ...
+
+    async def claimed(self, project: str, key: str) -> Claim | None:
+        """None also when the job is no longer kept."""
         ...
 
     async def get(self, project: str, job_id: str) -> Job | None: ...

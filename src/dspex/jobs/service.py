@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from dspex.jobs import rules
+from dspex.jobs.once import Claim, Once, check_body
 from dspex.jobs.ports import JOB_CANCELLED, JOB_PAUSED, JOBS_WAITING, Changes, JobStore
 from dspex.jobs.records import QUEUES, Job, JobCount, JobFilter, QueueState
 from dspex.kit.clock import Clock
@@ -56,6 +57,29 @@ class Jobs:
             rules.check_queue(job.queue)
         await self._store.add(*jobs)
         await self.wake()
+
+    async def submit_once(self, job: Job, once: Once) -> str:
+        """The id of the job that the key became: this one, or the one that was there first.
+
+        Raises as `submit`, and Conflict (code idempotency_key_reused) for another body.
+        """
+        self.check_engine()
+        rules.check_queue(job.queue)
+        job_id = await self._store.add_once(job, once)
+        await self.wake()
+        return job_id
+
+    async def claimed(self, project: str, key: str) -> Claim | None:
+        """What an `Idempotency-Key` became, as long as that job is kept."""
+        return await self._store.claimed(project, key)
+
+    async def made_before(self, project: str, once: Once | None) -> str | None:
+        """The id of the job that the key became. Raises Conflict (code idempotency_key_reused) for another body."""
+        claim = None if once is None else await self.claimed(project, once.key)
+        if once is None or claim is None:
+            return None
+        check_body(claim.body_digest, once.digest())
+        return claim.job_id
 
     async def wake(self) -> None:
         """Has the workers look at once. Without it they look some seconds later: a failure is only logged."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any, Protocol, runtime_checkable
 
+from dspex.jobs.once import Once
 from dspex.jobs.ports import Changes
 from dspex.jobs.records import Job, JobState
 from dspex.kit.paging import Page
@@ -149,8 +150,10 @@ class KeptResults(Protocol):
 class OptimizationStore(OptimizationReader, Changes, Protocol):
     """`change` writes a job and what its optimization has of it, together or not at all."""
 
-    async def add(self, optimization: Optimization, job: Job, *, unique: bool = False) -> Optimization:
-        """Both, committed on return; it is given back.
+    async def add(
+        self, optimization: Optimization, job: Job, *, unique: bool = False, once: Once | None = None
+    ) -> Optimization:
+        """Both, committed on return; it is given back. Or, as `JobStore.add_once`, the one that was there first is.
 
         With `unique` nothing is added where one with the same identity neither failed nor was cancelled: the newest
         of those is given back. Of several who add the same at once, one does.

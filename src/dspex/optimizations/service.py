@@ -11,6 +11,7 @@ from dspex.access.rules import check_may, may
 from dspex.executions.ports import ExecutionReader
 from dspex.executions.records import ExecutionStatistics
 from dspex.gateway.ports import Prices
+from dspex.jobs.once import Once
 from dspex.jobs.records import USUAL, Job, JobState
 from dspex.jobs.service import Jobs
 from dspex.kit.clock import Clock
@@ -66,14 +67,19 @@ class Optimizations:
         async with self._planning:
             return await self._planner.plan(principal, order)
 
-    async def create(self, principal: Principal, order: Order) -> tuple[Optimization, bool]:
-        """The queued optimization; False with the one that is there, where a `unique` one was asked for.
+    async def create(
+        self, principal: Principal, order: Order, once: Once | None = None
+    ) -> tuple[Optimization, bool]:
+        """The queued optimization; False with the one that is there, for a `unique` one or one made `once` before.
 
-        Raises Missing for what is not there, Invalid for what does not go together, NotExecutable, Unavailable.
+        Raises Missing for what is not there, Invalid for what does not go together, NotExecutable, Unavailable,
+        Conflict (code idempotency_key_reused).
         """
         self._jobs.check_engine()
         if order.deploy:
             check_may(principal, "programs:write")
+        if (before := await self._jobs.made_before(principal.project, once)) is not None:
+            return await self.get(principal.project, before), False
         planned = await self._plan(principal, order)
         now = self._clock.now()
         optimization = Optimization(
@@ -96,7 +102,7 @@ class Optimizations:
             subject=order.program,
             author=principal.key_id,
         )
-        added = await self._store.add(optimization, job, unique=order.unique)
+        added = await self._store.add(optimization, job, unique=order.unique, once=once)
         if added.id != optimization.id:
             return added, False
         await self._jobs.wake()

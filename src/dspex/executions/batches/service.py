@@ -3,20 +3,24 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
+import structlog
+
 from dspex.access.records import Principal
 from dspex.executions.batches.lines import TOLD
 from dspex.executions.batches.ports import BatchStore
 from dspex.executions.batches.records import BatchBounds, BatchItem, BatchOptions, BatchResult
 from dspex.executions.parameters import check_parameters
 from dspex.executions.predictions import Predictions
+from dspex.jobs.once import Once, check_body
 from dspex.jobs.records import Job
 from dspex.jobs.service import Jobs
 from dspex.kit import json
 from dspex.kit.clock import Clock
-from dspex.kit.errors import Invalid, Missing, Problem
+from dspex.kit.errors import DspexError, Invalid, Missing, Problem
 from dspex.kit.ids import new_id
 from dspex.kit.records import asdict
 
+log = structlog.get_logger(__name__)
 KIND = "batch"
 QUEUE = "default"
 # Rows, and bytes of JSON, of one transaction: small enough that nobody waits long for its lock.
@@ -44,14 +48,23 @@ class Batches:
         items: AsyncIterator[tuple[int, dict[str, Any] | Problem]],
         *,
         trace: str | None = None,
-    ) -> Job:
-        """The queued batch. It is stored as it arrives, and begins when all of it is there.
+        once: Once | None = None,
+    ) -> tuple[Job, bool]:
+        """The queued batch; False with the one that was made `once` before.
+
+        It is stored as it arrives, and begins when all of it is there. Its key is taken then as well: of two that come
+        at once, the first to be there whole is the batch, and what is cut off leaves the key free.
 
         Raises Invalid when an item is no object of inputs (code bad_batch, naming up to a hundred), or there are none
         or too many; nothing is kept then. Inputs that do not fit the program fail by themselves, later. Raises Missing
-        and NotExecutable as the program's predictions do, Unavailable.
+        and NotExecutable as the program's predictions do, Unavailable, Conflict (code idempotency_key_reused).
         """
         self._jobs.check_engine()
+        if (
+            once is not None
+            and (before := await self._made_before(principal.project, once, items)) is not None
+        ):
+            return before, False
         check_parameters(options.parameters)
         runnable = await self._predictions.runnable(principal.project, program, version=options.version)
         batch_id = new_id()
@@ -81,11 +94,42 @@ class Batches:
                 author=principal.key_id,
                 progress=progress_of(count, 0, 0),
             )
-            await self._jobs.submit(job)
+            made = await self._submit(job, once)
         except BaseException:
-            await self._store.drop(principal.project, batch_id)
+            await self._drop_unless_made(principal.project, batch_id)
             raise
-        return job
+        if made == batch_id:
+            return job, True
+        await self._store.drop(principal.project, batch_id)
+        return await self.get(principal.project, made), False
+
+    async def _submit(self, job: Job, once: Once | None) -> str:
+        if once is not None:
+            return await self._jobs.submit_once(job, once)
+        await self._jobs.submit(job)
+        return job.id
+
+    async def _made_before(
+        self, project: str, once: Once, items: AsyncIterator[tuple[int, dict[str, Any] | Problem]]
+    ) -> Job | None:
+        claim = await self._jobs.claimed(project, once.key)
+        if claim is None:
+            return None
+        # Only when all was read it is known whether it is the same.
+        async for _ in items:
+            pass
+        check_body(claim.body_digest, once.digest())
+        return await self.get(project, claim.job_id)
+
+    async def _drop_unless_made(self, project: str, batch_id: str) -> None:
+        """A connection may break after the commit: only the store knows whether the batch came to be."""
+        try:
+            await self._jobs.get(project, batch_id)
+        except Missing:
+            await self._store.drop(project, batch_id)
+        except DspexError as error:
+            # Items without a batch are pruned a day later.
+            log.warning("batch_items_not_dropped", batch_id=batch_id, reason=error.message)
 
     async def _take(
         self, project: str, batch_id: str, items: AsyncIterator[tuple[int, dict[str, Any] | Problem]]

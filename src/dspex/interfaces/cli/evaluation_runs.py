@@ -150,7 +150,7 @@ async def _created(here: WorkingHere, project: str, wanted: Mapping[str, Any]) -
     author = Author(project, CLI)
     async with services.audit.operation(author, "evaluation.create", given.program) as told:
         await here.declare(project)
-        made = await services.evaluations.create(operator, given, services.code)
+        made, _ = await services.evaluations.create(operator, given, services.code)
         told["evaluation"] = made.id
     return made
 

@@ -13,7 +13,7 @@ from dspex.access.rules import only_executions_of
 from dspex.executions.batches.lines import lines_of, read_line
 from dspex.executions.batches.records import BatchOptions
 from dspex.executions.service import OFF
-from dspex.interfaces.rest import exchange, problems
+from dspex.interfaces.rest import exchange, idempotency, problems
 from dspex.interfaces.rest.documents import Document
 from dspex.interfaces.rest.forms import (
     CachePolicyForm,
@@ -82,21 +82,24 @@ _REQUEST_BODY = {
         },
     },
     "parameters": [
-        {
-            "name": name,
-            "in": "query",
-            "required": False,
-            "description": "With JSON lines only.",
-            "schema": {"type": kind},
-        }
-        for name, kind in (
-            ("program", "string"),
-            ("version", "integer"),
-            ("concurrency", "integer"),
-            ("timeout_s", "number"),
-            ("use_cache", "boolean"),
-            ("webhook_url", "string"),
-        )
+        idempotency.OF_A_JOB,
+        *(
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "description": "With JSON lines only.",
+                "schema": {"type": kind},
+            }
+            for name, kind in (
+                ("program", "string"),
+                ("version", "integer"),
+                ("concurrency", "integer"),
+                ("timeout_s", "number"),
+                ("use_cache", "boolean"),
+                ("webhook_url", "string"),
+            )
+        ),
     ],
 }
 
@@ -121,12 +124,18 @@ def batches_router(services: Services) -> APIRouter:
     async def create_batch(caller: Caller, request: Request) -> Document:
         """Runs a program for many inputs: a JSON document, or JSON lines with the rest in the address.
 
-        A line that is no JSON object refuses the whole, and nothing is run.
+        A line that is no JSON object refuses the whole, and nothing is run. With an `Idempotency-Key`, asking again
+        gives the batch of the first time.
         """
         trace = request.scope["state"].get("trace")
         if exchange.is_json_lines(request.scope):
             program, options = _of_query(request)
-            chunks = chunks_of(request, "batch", bounds.bytes, limits.timeout_s)
+            once, chunks = idempotency.once_streamed(
+                request.scope,
+                caller,
+                chunks_of(request, "batch", bounds.bytes, limits.timeout_s),
+                dict(request.query_params),
+            )
             items = _lines(chunks, limits.input_bytes)
         else:
             body = await exchange.read_body(
@@ -134,13 +143,16 @@ def batches_router(services: Services) -> APIRouter:
             )
             form = _form(exchange.read_json(request.scope, body))
             program, options, items = form.program, _of_form(form), _given(form.inputs)
+            once = idempotency.once(request.scope, caller, form.model_dump(exclude_unset=True))
         if options.webhook is not None:
             check_webhook_secret(services.settings)
-        batch = await services.batches.create(
-            caller, program, options, items, trace=None if trace is None else trace.traceparent
+        batch, is_new = await services.batches.create(
+            caller, program, options, items, trace=None if trace is None else trace.traceparent, once=once
         )
         document = Document(job_presenters.batch(batch), 202)
         document.headers["location"] = f"/v1/batches/{batch.id}"
+        if not is_new:
+            document.headers.append(*idempotency.REPLAYED)
         return document
 
     @router.get("", response_model=shown.Listed[job_documents.Batch], dependencies=[needs("executions:read")])

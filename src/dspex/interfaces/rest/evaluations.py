@@ -11,6 +11,7 @@ from dspex.evaluations.records import EvaluationFilter, ResultFilter, Wanted
 from dspex.evaluations.service import named
 from dspex.executions.service import OFF
 from dspex.interfaces.rest import evaluation_events as events
+from dspex.interfaces.rest import idempotency
 from dspex.interfaces.rest.documents import Document
 from dspex.interfaces.rest.evaluation_forms import (
     Compared,
@@ -37,8 +38,11 @@ def evaluations_router(services: Services) -> APIRouter:
         status_code=202,
         response_model=shown.Evaluation,
         dependencies=[needs("evaluations:write", audit="evaluation.create")],
+        openapi_extra={"parameters": [idempotency.OF_A_JOB]},
     )
-    async def create_evaluation(caller: Caller, body: EvaluationForm, told: Told) -> Document:
+    async def create_evaluation(
+        caller: Caller, body: EvaluationForm, told: Told, request: Request
+    ) -> Document:
         """Runs a version of a program over a dataset, in the background; the deployed version unless one is named.
 
         What can be refused before it runs is: programs, datasets and metrics that do not fit each other.
@@ -46,9 +50,14 @@ def evaluations_router(services: Services) -> APIRouter:
         check_may(caller, "programs:run")
         check_may(caller, "datasets:read")
         code = services.code if may(caller, "programs:code") else None
-        made = await evaluations.create(caller, _wanted(body), code)
+        once = idempotency.once(request.scope, caller, body.model_dump(exclude_unset=True))
+        made, is_new = await evaluations.create(caller, _wanted(body), code, once=once)
         told["evaluation"] = made.id
-        return Document(presenters.evaluation(made), 202, {"location": f"/v1/evaluations/{made.id}"})
+        document = Document(presenters.evaluation(made), 202, {"location": f"/v1/evaluations/{made.id}"})
+        if not is_new:
+            told["repeated"] = True
+            document.headers.append(*idempotency.REPLAYED)
+        return document
 
     @router.get("", response_model=Listed[shown.Evaluation], dependencies=[needs("evaluations:read")])
     async def list_evaluations(caller: Caller, query: Annotated[EvaluationList, Query()]) -> Document:

@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import TypeAdapter
 
 from dspex.executions.parameters import Parameters
-from dspex.interfaces.rest import events, problems
+from dspex.interfaces.rest import events, idempotency, problems
 from dspex.interfaces.rest.batches import BatchForm
 from dspex.interfaces.rest.dataset_forms import DatasetForm
 from dspex.interfaces.rest.dspy_cli_openapi import described
@@ -46,11 +46,9 @@ _FORMS = (
 )
 _REF = "#/components/schemas/{model}"
 _KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
+    **idempotency.PARAMETER,
     "description": "The same key and body give the same execution. It is run to its end when the caller goes"
     " away, and the answer is given to whoever asks again with the key.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 _LAST_EVENT_ID = {
     "name": "Last-Event-ID",

@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from dspex.access.records import Principal
 from dspex.access.rules import only_executions_of
 from dspex.interfaces.rest import events as wire
+from dspex.interfaces.rest import idempotency
 from dspex.interfaces.rest.documents import Document
 from dspex.interfaces.rest.forms import CompletionWebhook, Label, Number, Paged, Strict
 from dspex.interfaces.rest.needs import Caller, Told, needs
@@ -77,15 +78,23 @@ def optimizations_router(services: Services) -> APIRouter:
         status_code=202,
         responses={200: {"model": forms.Optimization, "description": "This one was there already"}},
         dependencies=[needs("optimizations:write", audit="optimization.create")],
+        openapi_extra={"parameters": [idempotency.OF_A_JOB]},
     )
-    async def create_optimization(caller: Caller, body: OptimizationForm, told: Told) -> Document:
+    async def create_optimization(
+        caller: Caller, body: OptimizationForm, told: Told, request: Request
+    ) -> Document:
         """Queues an optimization, once everything that it names is found and goes together."""
         if body.webhook is not None:
             check_webhook_secret(services.settings)
-        optimization, is_new = await optimizations.create(caller, _order(body))
+        once = idempotency.once(request.scope, caller, body.model_dump(exclude_unset=True))
+        optimization, is_new = await optimizations.create(caller, _order(body), once)
         told |= {"id": optimization.id, "program": body.program, "optimizer": body.optimizer}
-        location = {"location": f"/v1/optimizations/{optimization.id}"}
-        return Document(presenters.optimization(optimization), 202 if is_new else 200, location)
+        headers = {"location": f"/v1/optimizations/{optimization.id}"}
+        if once is not None and not is_new:
+            told["repeated"] = True
+            headers |= [idempotency.REPLAYED]
+        status = 200 if body.unique and not is_new else 202
+        return Document(presenters.optimization(optimization), status, headers)
 
     @router.post("/estimate", response_model=forms.Estimate, dependencies=[needs("optimizations:write")])
     async def estimate_optimization(caller: Caller, body: OptimizationForm) -> Document:

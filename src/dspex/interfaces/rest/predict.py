@@ -1,8 +1,6 @@
 """POST /v1/programs/{name}/predict and POST /v1/predict: the hot path, on plain ASGI."""
 
 import asyncio
-import hashlib
-import re
 from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, get_args
@@ -17,7 +15,7 @@ from dspex.executions.predictions import Adhoc
 from dspex.executions.records import CacheStatus, Execution
 from dspex.executions.requests import PredictionRequest
 from dspex.executions.service import OFF
-from dspex.interfaces.rest import events, exchange, problems
+from dspex.interfaces.rest import events, exchange, idempotency, problems
 from dspex.interfaces.rest.callers import allow
 from dspex.interfaces.rest.exchange import CancelOnDisconnect, ClientGone, Receive, Scope, Send
 from dspex.interfaces.rest.forms import Prediction, ProgramPrediction, policy_of
@@ -33,7 +31,6 @@ _program_body: TypeAdapter[Any] = TypeAdapter(ProgramPrediction)
 _any_body: TypeAdapter[Any] = TypeAdapter(Prediction)
 _REPLAYED = [(b"idempotent-replayed", b"true")]
 _CACHE = {status: (b"x-cache", status.encode()) for status in get_args(CacheStatus)}
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 RUN, ADHOC = "programs:run", "programs:adhoc"
 
 
@@ -54,7 +51,7 @@ class Predict:
                 allow(self._services.audit, scope, RUN)
             body = await exchange.read_body(scope, receive, self._limit, self._within_s)
             document = exchange.read_json(scope, body)
-            key = _idempotency_key(scope)
+            key = idempotency.key_of(scope)
             given = _check(_any_body if name is None else _program_body, document)
             later = in_background(exchange.header(scope, b"prefer"))
             _check_webhook(self._services.settings, given, later)
@@ -99,7 +96,9 @@ class Predict:
             await self._streaming.resume(scope, receive, send, last_event_id)
             return
         principal: Principal = scope["state"]["principal"]
-        repetition = None if key is None else (_own(principal, key), _digest(name, given))
+        repetition = (
+            None if key is None else (idempotency.own(principal, key), idempotency.digest(name, given))
+        )
 
         async def execute(listener: Listener) -> tuple[Execution, bool]:
             return await self._predict(scope, name, given, size, key, listener)
@@ -152,7 +151,11 @@ class Predict:
         if key is None:
             return await execute(None), False
         return await self._services.idempotency.run(
-            principal.project, _own(principal, key), _digest(name, given), execute, timeout_s=self._within_s
+            principal.project,
+            idempotency.own(principal, key),
+            idempotency.digest(name, given),
+            execute,
+            timeout_s=self._within_s,
         )
 
 
@@ -187,28 +190,6 @@ def _cache_policy(given: Mapping[str, Any]) -> CachePolicy | None:
             problems=[Problem("/use_cache", "contradiction", "`cache` says otherwise")],
         )
     return policy_of(policy)
-
-
-def _idempotency_key(scope: Scope) -> str | None:
-    key = exchange.header(scope, b"idempotency-key")
-    if key is not None and not _KEY.fullmatch(key):
-        advice = "1 to 255 printable ASCII characters without spaces"
-        raise Invalid(
-            f"An Idempotency-Key has {advice}.",
-            code="bad_idempotency_key",
-            problems=[Problem("/header/idempotency-key", "bad_idempotency_key", advice)],
-        )
-    return key
-
-
-def _own(principal: Principal, key: str) -> str:
-    """One caller's keys are no other's, and say nothing about them."""
-    return key if principal.key_id is None else f"{principal.key_id} {key}"
-
-
-def _digest(name: str | None, given: Mapping[str, Any]) -> str:
-    """What makes two requests the same: where they go and what they say, whatever the spacing."""
-    return hashlib.sha256(json.dumps([name, given], sort_keys=True)).hexdigest()
 
 
 def _check(body: TypeAdapter[Any], document: dict[str, Any]) -> dict[str, Any]:

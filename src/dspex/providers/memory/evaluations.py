@@ -16,6 +16,7 @@ from dspex.evaluations.records import (
     ResultFilter,
 )
 from dspex.executions.records import Execution
+from dspex.jobs.once import Once
 from dspex.jobs.records import Job
 from dspex.kit.paging import Page, decode_cursor, encode_cursor
 from dspex.kit.records import asdict
@@ -106,9 +107,12 @@ class MemoryEvaluations:
         results = self._results.get((project, evaluation_id), {})
         return [results[position] for position in sorted(results)]
 
-    async def submit(self, job: Job, evaluation: Evaluation) -> None:
+    async def submit(self, job: Job, evaluation: Evaluation, once: Once | None = None) -> str:
+        if (before := self._jobs.claim_key(job, once)) is not None:
+            return before
         await self._jobs.add(job)
         self.rows[job.project, job.id] = evaluation
+        return job.id
 
     async def change(
         self, before: Job, after: Job, evaluation: Evaluation, followers: Sequence[Job] = ()

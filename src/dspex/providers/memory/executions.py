@@ -66,7 +66,14 @@ class MemoryExecutions:
         self._nodes = nodes
         self._rows: dict[tuple[str, str], Execution] = {}
         self._claims: dict[tuple[str, str], IdempotencyClaim] = {}
+        self._jobs: Mapping[tuple[str, str], object] = {}
         self.has_job: Callable[[str, str], bool] = lambda project, execution_id: False
+
+    def share_claims(
+        self, claims: dict[tuple[str, str], IdempotencyClaim], jobs: Mapping[tuple[str, str], object]
+    ) -> None:
+        """A key that became a job is no execution's, and is kept as long as the job."""
+        self._claims, self._jobs = claims, jobs
 
     def check(self) -> None:
         """Memory is always there."""
@@ -184,22 +191,21 @@ class MemoryExecutions:
             kept = kept[:keep_newest]
             doomed |= {(one.project, one.id) for one in finished} - {(one.project, one.id) for one in kept}
         self._rows = {key: one for key, one in self._rows.items() if key not in doomed}
-        self._claims = {
-            key: claim
-            for key, claim in self._claims.items()
-            if (claim.project, claim.execution_id) not in doomed
-        }
+        for key, claim in [*self._claims.items()]:
+            if (claim.project, claim.execution_id) in doomed:
+                del self._claims[key]
         return len(doomed)
 
     async def prune_claims(self, *, older_than: datetime) -> int:
-        kept = {
-            key: claim
+        pruned = [
+            key
             for key, claim in self._claims.items()
-            if claim.created_at >= older_than or (claim.project, claim.execution_id) in self._rows
-        }
-        pruned = len(self._claims) - len(kept)
-        self._claims = kept
-        return pruned
+            if claim.created_at < older_than
+            and (claim.project, claim.execution_id) not in {*self._rows, *self._jobs}
+        ]
+        for key in pruned:
+            del self._claims[key]
+        return len(pruned)
 
     async def claim(self, claim: IdempotencyClaim) -> IdempotencyClaim:
         return self._claims.setdefault((claim.project, claim.key), claim)

@@ -9,7 +9,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from dspex.executions.batches.records import BatchItem, BatchResult
-from dspex.executions.records import Execution, ExecutionStatus
+from dspex.executions.records import Execution, ExecutionStatus, IdempotencyClaim
+from dspex.jobs.once import Claim, Once, check_body
 from dspex.jobs.records import Job, JobCount, JobFilter
 from dspex.kit.paging import Page, encode_cursor
 from dspex.kit.records import asdict
@@ -23,9 +24,36 @@ class MemoryJobs:
     def __init__(self) -> None:
         self.rows: dict[tuple[str, str], Job] = {}
         self._paused: dict[str, datetime] = {}
+        self.claims: dict[tuple[str, str], IdempotencyClaim] = {}
 
     async def add(self, *jobs: Job) -> None:
         self.rows.update({(job.project, job.id): job for job in jobs})
+
+    async def add_once(self, job: Job, once: Once) -> str:
+        before = self.claim_key(job, once)
+        if before is None:
+            await self.add(job)
+        return before or job.id
+
+    def claim_key(self, job: Job, once: Once | None) -> str | None:
+        """The id of the job that the key became before; else it becomes this one."""
+        if once is None:
+            return None
+        held = self.claims.get((job.project, once.key))
+        if held is not None:
+            check_body(held.body_digest, once.digest())
+            if (job.project, held.execution_id) in self.rows:
+                return held.execution_id
+        self.claims[job.project, once.key] = IdempotencyClaim(
+            job.project, once.key, once.digest(), job.id, "", job.created_at
+        )
+        return None
+
+    async def claimed(self, project: str, key: str) -> Claim | None:
+        held = self.claims.get((project, key))
+        if held is None or (project, held.execution_id) not in self.rows:
+            return None
+        return Claim(held.body_digest, held.execution_id)
 
     async def get(self, project: str, job_id: str) -> Job | None:
         return self.rows.get((project, job_id))
@@ -149,6 +177,7 @@ class MemoryBackground:
         self._jobs = jobs
         self._executions = executions
         executions.has_job = self._has_job
+        executions.share_claims(jobs.claims, jobs.rows)
 
     def _has_job(self, project: str, execution_id: str) -> bool:
         job = self._jobs.rows.get((project, execution_id))

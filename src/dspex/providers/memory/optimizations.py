@@ -7,6 +7,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from dspex.jobs.once import Once
 from dspex.jobs.records import Job, JobState
 from dspex.kit.paging import Page, encode_cursor
 from dspex.optimizations.records import (
@@ -66,8 +67,14 @@ class MemoryOptimizations:
         self._rows: dict[tuple[str, str], Optimization] = {}
         self._events: defaultdict[tuple[str, str], list[Event]] = defaultdict(list)
 
-    async def add(self, optimization: Optimization, job: Job, *, unique: bool = False) -> Optimization:
-        if unique and (same := self._same(optimization.project, optimization.identity)) is not None:
+    async def add(
+        self, optimization: Optimization, job: Job, *, unique: bool = False, once: Once | None = None
+    ) -> Optimization:
+        same = self._same(optimization.project, optimization.identity) if unique else None
+        becomes = job if same is None else replace(job, id=same.id)
+        if (before := self._jobs.claim_key(becomes, once)) is not None:
+            return self._rows[optimization.project, before]
+        if same is not None:
             return same
         await self._jobs.add(job)
         self._rows[optimization.project, optimization.id] = optimization

@@ -15,7 +15,8 @@ AND jobs.completed_at IS NULL) LIMIT 1
 _FINISHED = "SELECT 1 FROM executions WHERE project = ? AND status NOT IN ('pending', 'running')"
 _UNUSED_CLAIM = """
 SELECT 1 FROM idempotency_claims AS claim WHERE created_at < ? AND NOT EXISTS (
-SELECT 1 FROM executions WHERE project = claim.project AND id = claim.execution_id) LIMIT 1
+SELECT 1 FROM executions WHERE project = claim.project AND id = claim.execution_id) AND NOT EXISTS (
+SELECT 1 FROM jobs WHERE project = claim.project AND id = claim.execution_id) LIMIT 1
 """
 
 

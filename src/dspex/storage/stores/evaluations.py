@@ -7,9 +7,11 @@ import sqlalchemy as sa
 
 from dspex.evaluations.records import Evaluation, ExampleResult
 from dspex.executions.records import Execution
+from dspex.jobs.once import Once
 from dspex.jobs.records import Job
 from dspex.kit import json
 from dspex.kit.records import asdict
+from dspex.storage.stores.claims import claim_key
 from dspex.storage.stores.evaluation_reader import StoredEvaluationReader
 from dspex.storage.stores.execution_rows import execution_of
 from dspex.storage.stores.jobs import add_jobs, change_job, is_as_it_was, note_progress
@@ -23,10 +25,13 @@ MOST_COUNT = 2**31 - 1
 class StoredEvaluations(StoredEvaluationReader):
     """`evaluations.ports.EvaluationStore` over the tables."""
 
-    async def submit(self, job: Job, evaluation: Evaluation) -> None:
+    async def submit(self, job: Job, evaluation: Evaluation, once: Once | None = None) -> str:
         async with self._sessions.writing() as session:
-            await add_jobs(session, [job])
-            await session.execute(sa.insert(evaluations).values(_row_of(evaluation)))
+            before = await claim_key(session, self._sessions.dialect, job, once)
+            if before is None:
+                await add_jobs(session, [job])
+                await session.execute(sa.insert(evaluations).values(_row_of(evaluation)))
+        return before or job.id
 
     async def change(
         self, before: Job, after: Job, evaluation: Evaluation, followers: Sequence[Job] = ()

@@ -106,9 +106,10 @@ class StoredExecutions(StoredExecutionReader):
         execution = sa.exists().where(
             executions.c.project == claims.project, executions.c.id == claims.execution_id
         )
+        job = sa.exists().where(jobs.c.project == claims.project, jobs.c.id == claims.execution_id)
         batch = (
             sa.select(claims.project, claims.execution_id)
-            .where(claims.created_at < older_than, ~execution)
+            .where(claims.created_at < older_than, ~execution, ~job)
             .limit(PRUNE_BATCH)
         )
         place = sa.tuple_(claims.project, claims.execution_id)

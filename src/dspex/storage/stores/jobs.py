@@ -8,11 +8,13 @@ from typing import Any
 import sqlalchemy as sa
 from msgspec.structs import fields
 
+from dspex.jobs.once import Claim, Once
 from dspex.jobs.records import Job, JobCount, JobError, JobFilter
 from dspex.kit.paging import Page, encode_cursor
 from dspex.kit.records import asdict
 from dspex.storage.encoding import time_text
 from dspex.storage.sessions import ReadSession, Sessions, WriteSession
+from dspex.storage.stores import claims
 from dspex.storage.stores.keys import moment_and_id
 from dspex.storage.stores.keyset import past
 from dspex.storage.stores.paging import page
@@ -46,6 +48,17 @@ class StoredJobs:
     async def add(self, *made: Job) -> None:
         async with self._sessions.writing() as session:
             await add_jobs(session, made)
+
+    async def add_once(self, job: Job, once: Once) -> str:
+        async with self._sessions.writing() as session:
+            before = await claims.claim_key(session, self._sessions.dialect, job, once)
+            if before is None:
+                await add_jobs(session, [job])
+        return before or job.id
+
+    async def claimed(self, project: str, key: str) -> Claim | None:
+        async with self._sessions.reading() as session:
+            return await claims.claimed(session, project, key)
 
     async def get(self, project: str, job_id: str) -> Job | None:
         query = sa.select(jobs).where(_table.project == project, _table.id == job_id)

@@ -4,13 +4,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
+from dspex.jobs.once import Once
 from dspex.jobs.records import Job, JobState
 from dspex.kit.paging import Page, encode_cursor
 from dspex.optimizations.records import Counters, Ended, Event, Optimization, OptimizationFilter, Standing
 from dspex.optimizations.rules import progress_of
 from dspex.storage.encoding import time_text
 from dspex.storage.sessions import Sessions, WriteSession
+from dspex.storage.stores.claims import claim_key
 from dspex.storage.stores.jobs import add_jobs, change_job, note_progress
 from dspex.storage.stores.keys import moment_and_id
 from dspex.storage.stores.keyset import past
@@ -43,14 +46,22 @@ class StoredOptimizations:
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
 
-    async def add(self, optimization: Optimization, job: Job, *, unique: bool = False) -> Optimization:
-        project, identity = optimization.project, optimization.identity
+    async def add(
+        self, optimization: Optimization, job: Job, *, unique: bool = False, once: Once | None = None
+    ) -> Optimization:
+        project, identity, same = optimization.project, optimization.identity, None
         async with self._sessions.writing() as session:
             if unique:
                 # Looking and adding are one: nobody else adds the same in between.
                 await self._sessions.dialect.serialize(session, "optimizations", project, identity)
-                if (same := await _same(session, project, identity)) is not None:
-                    return same
+                same = await _same(session, project, identity)
+            becomes = job if same is None else replace(job, id=same.id)
+            before = await claim_key(session, self._sessions.dialect, becomes, once)
+            if before is not None:
+                query = sa.select(optimizations).where(_table.project == project, _table.id == before)
+                return optimization_of((await session.execute(query)).mappings().one())
+            if same is not None:
+                return same
             await add_jobs(session, [job])
             await session.execute(sa.insert(optimizations).values(optimization_row(optimization)))
         return optimization
