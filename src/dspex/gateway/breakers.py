@@ -235,7 +235,7 @@ class Breakers:
         since = "" if breaker.since is None else f" since {breaker.since:%Y-%m-%dT%H:%M:%SZ}"
         last = "" if breaker.last_error is None else f" The last failure was {breaker.last_error}."
         if wait_s is None:
-            what, then = f"was opened by an operator{since}", "An operator has to close it."
+            what, then = f"was opened by an operator{since}", "It stays open until an operator closes it."
         elif breaker.state == "half_open":
             what, then = f"is being tried{since}", "Try again in a moment."
         else:

@@ -305,7 +305,7 @@ class _Attempt:
     def _halted(self, error: DspexError) -> Outcome:
         told = error_of(error)
         if error.code in PASSES or isinstance(error, Exhausted):
-            wait_s = min(max(error.retry_after or 0.0, 1.0), SNOOZE_S)
+            wait_s = min(max(error.retry_after or SNOOZE_S, 1.0), SNOOZE_S)
             return Again(wait_s, told, counted=False)
         if error.kind in ("unavailable", "timeout"):
             wait_s = max(backoff_s(self._run.job.attempts), min(error.retry_after or 0.0, SNOOZE_S))

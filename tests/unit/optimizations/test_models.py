@@ -7,7 +7,7 @@ import pytest
 
 from dspex.configuration.models import ModelSettings
 from dspex.executions.errors import WorkerDied
-from dspex.gateway.errors import LMInvalidRequestError, LMRateLimitError, LMServerError
+from dspex.gateway.errors import BreakerOpen, LMInvalidRequestError, LMRateLimitError, LMServerError
 from dspex.optimizations.ports import OptimizerHost
 from dspex.optimizations.records import Optimized, OptimizerTask
 from tests.unit.gateway.scripted import REPLY
@@ -34,6 +34,25 @@ async def test_a_rate_limit_gives_the_slot_up_and_costs_no_attempt() -> None:
     assert (done.state, done.attempts) == ("completed", 1)
     # One that was limited, and each question once.
     assert at.model.asked == 3
+
+
+async def test_it_looks_again_after_a_minute_when_nobody_knows_how_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dspex.optimizations.host.PATIENCE_S", 0.0)
+    at = await House().furnish()
+
+    async def act(task: OptimizerTask, host: OptimizerHost) -> Optimized:
+        await host.complete(asked("a"))
+        return optimized()
+
+    at.optimizers.act = act
+    at.model.outcomes.append(BreakerOpen("It stays open until an operator closes it."))
+    made = await at.order()
+    assert (await at.take(made)).state == "queued"
+    job = await at.job(made)
+    assert 50 < (job.due_at - datetime.now(UTC)).total_seconds() <= 60
+    assert (await at.take(made)).state == "completed"
 
 
 async def test_a_short_rate_limit_is_waited_out_in_place() -> None:
