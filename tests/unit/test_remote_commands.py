@@ -5,9 +5,12 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from dspex.application.commands import application
+from dspex.interfaces.cli.app import build
 from dspex.interfaces.cli.remote import request
 from dspex.kit.errors import Exhausted, Invalid, Unavailable
 from tests.plugins.service import free_port
@@ -98,3 +101,49 @@ def test_nobody_there() -> None:
 def test_only_http_addresses_are_asked() -> None:
     with pytest.raises(Invalid, match="http"):
         request("GET", "/etc/passwd", url="file://")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["dspex", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        build(application(), arguments)()
+    return int(ended.value.code or 0)
+
+
+ENTRY = {
+    "id": "1",
+    "at": "2026-11-21T16:50:31Z",
+    "actor": "cli",
+    "action": "key.create",
+    "target": "app",
+    "outcome": "done",
+    "request_id": None,
+    "details": {"role": "caller"},
+}
+
+
+def test_the_audit_log_of_a_node(
+    node: Node, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node.body = json.dumps({"data": [ENTRY], "next_cursor": None}).encode()
+    asked = ("audit", "--action", "key.create", "--since", "2026-11-21", "--limit", "7", "--url", node.url)
+    assert run(monkeypatch, *asked) == 0
+    header, line = capsys.readouterr().out.splitlines()
+    assert header.split()[:2] == ["AT", "ACTOR"] and 'done     {"role":"caller"}' in line
+    monkeypatch.setenv("DSPEX_URL", node.url)
+    assert run(monkeypatch, "audit", "--project", "ours", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == [ENTRY]
+    (_, first, own, _), (_, second, acting, _) = node.asked
+    query = parse_qs(urlsplit(first).query)
+    assert query == {"action": ["key.create"], "since": ["2026-11-21T00:00:00+00:00"], "limit": ["7"]}
+    assert second == "/v1/audit?limit=50"
+    assert ("x-dspex-project" in own, acting["x-dspex-project"]) == (False, "ours")
+
+
+def test_a_node_is_not_reloaded_over_http(
+    node: Node, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "reload", "--url", node.url) == 1
+    said = capsys.readouterr().err
+    assert "Run `dspex reload` there" in said and "SIGHUP" in said
+    assert node.asked == []

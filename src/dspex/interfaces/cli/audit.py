@@ -1,10 +1,15 @@
 """`dspex audit`: who did what sensitive thing."""
 
-from typing import Annotated
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
+from urllib.parse import urlencode
 
 import typer
 
 from dspex.access.records import DEFAULT_PROJECT, AuditEntry, AuditFilter
+from dspex.access.rules import check_project
 from dspex.interfaces.cli.output import (
     ConfigOption,
     JsonOption,
@@ -14,10 +19,12 @@ from dspex.interfaces.cli.output import (
 )
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import instant
+from dspex.interfaces.cli.remote import Remote, UrlOption
 from dspex.interfaces.cli.session import with_services
 from dspex.interfaces.shared import operation_presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit.paging import Page
+from dspex.kit.records import asdict
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
@@ -29,18 +36,36 @@ def add_to(app: typer.Typer, application: Application) -> None:
         until: Annotated[str | None, typer.Option(help="An ISO time, UTC without an offset.")] = None,
         limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
         project: ProjectOption = DEFAULT_PROJECT,
+        url: UrlOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
-        """Sensitive operations, newest first: who, what, how it ended."""
+        """Sensitive operations, newest first: who, what, how it ended.
+
+        Those of the configuration's database, or of a node with --url or DSPEX_URL.
+        """
+        check_project(project)
         where = AuditFilter(action, actor, instant("--since", since), instant("--until", until))
 
         async def use(services: Services) -> Page[AuditEntry]:
             return await services.audit.list(project, where, limit=limit, cursor=None)
 
-        found = with_services(application, config, use).data
+        address = url or os.environ.get("DSPEX_URL")
+        if address is None:
+            found: list[Any] = [
+                operation_presenters.audit_line(one) for one in with_services(application, config, use).data
+            ]
+        else:
+            found = _there(Remote(address, None if project == DEFAULT_PROJECT else project), where, limit)
         if as_json:
-            print_json([operation_presenters.audit_line(one) for one in found])
+            print_json(found)
             return
-        rows = [(one.at, one.actor, one.action, one.target, one.outcome, one.details) for one in found]
-        print_table(("at", "actor", "action", "target", "outcome", "details"), rows, "Nothing yet.")
+        columns = ("at", "actor", "action", "target", "outcome", "details")
+        print_table(columns, [[one[name] for name in columns] for one in found], "Nothing yet.")
+
+
+def _there(node: Remote, where: AuditFilter, limit: int) -> list[Mapping[str, Any]]:
+    query = {name: value for name, value in asdict(where).items() if value is not None} | {"limit": limit}
+    query |= {name: query[name].isoformat() for name in ("since", "until") if name in query}
+    page = node.request("GET", f"/v1/audit?{urlencode(query)}")["data"]
+    return [{**one, "at": datetime.fromisoformat(one["at"])} for one in page]

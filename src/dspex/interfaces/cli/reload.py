@@ -11,6 +11,7 @@ from dspex.interfaces.cli.output import ConfigOption, JsonOption, print_json, pr
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.session import with_services
 from dspex.interfaces.shared.services import Services
+from dspex.kit.errors import Invalid
 from dspex.kit.ids import new_id
 from dspex.kit.signals import RELOAD, RELOADED
 
@@ -24,11 +25,18 @@ def add_to(app: typer.Typer, application: Application) -> None:
         config: ConfigOption = None,
         wait_s: Annotated[float, typer.Option("--wait", min=0, help="Seconds to wait for the nodes.")] = 60.0,
         as_json: JsonOption = False,
+        url: Annotated[str | None, typer.Option("--url", hidden=True)] = None,
     ) -> None:
         """Let running nodes read their configuration again; exit 1 unless all of them take it.
 
         The file is checked here first: nothing is sent when it has mistakes.
         """
+        if url is not None:
+            raise Invalid(
+                "A node does not reload over HTTP: it reads the file on its own machine. Run `dspex reload` there, or "
+                "wherever a configuration names its database; or send its process SIGHUP.",
+                code="bad_argument",
+            )
 
         async def use(services: Services) -> list[Mapping[str, str]]:
             return await _reload(services, wait_s)
