@@ -13,12 +13,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Started in the background by a shell: what is started from here would inherit it, and no Ctrl-C would end it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Where nothing has configured the logs; structlog's own choice takes seconds to draw a traceback with all variables.
+structlog.dev.ConsoleRenderer.get_active().exception_formatter = structlog.dev.plain_traceback
 
 __all__ = ["simulator", "simulator_process"]
 pytest_plugins = [
     "tests.plugins.compiler",
     "tests.plugins.databases",
     "tests.plugins.examples",
+    "tests.plugins.garbage",
     "tests.plugins.network",
     "tests.plugins.redis",
 ]
