@@ -11,7 +11,7 @@ import structlog
 
 from dspex.configuration.pools import PoolSettings
 from dspex.executions.ports import PoolView, WorkerView
-from dspex.kit.errors import DspexError, Exhausted, Unavailable
+from dspex.kit.errors import Exhausted
 from dspex.providers.pool.nursery import Nursery
 from dspex.providers.pool.worker import Worker, WorkerLost
 
@@ -155,14 +155,17 @@ class Pool:
             async with asyncio.timeout(self.settings.queue_timeout_s):
                 given = await place[1]
         except TimeoutError:
-            raise Exhausted(
-                f"No worker of the pool {self.name!r} was free within {self.settings.queue_timeout_s:g} s. Send less, "
-                f"or raise `workers` of pools.{self.name}.",
-                code="pool_full",
-                retry_after=1,
-            ) from None
+            if not _was_given(place):
+                raise Exhausted(
+                    f"No worker of the pool {self.name!r} was free within {self.settings.queue_timeout_s:g} s. Send "
+                    f"less, or raise `workers` of pools.{self.name}.",
+                    code="pool_full",
+                    retry_after=1,
+                ) from None
+            # It came at the very moment.
+            given = place[1].result()
         except asyncio.CancelledError:
-            if place[1].done() and not place[1].cancelled():
+            if _was_given(place):
                 place[1].result().in_flight -= 1
                 self._serve_waiting()
             raise
@@ -191,7 +194,7 @@ class Pool:
         worker = Worker(process, self.settings.concurrency, time.monotonic())
         try:
             await worker.greet()
-        except DspexError:
+        except BaseException:
             self._nursery.kill(process)
             await worker.aclose()
             raise
@@ -203,8 +206,9 @@ class Pool:
             try:
                 worker = await self._born()
                 break
-            except DspexError as error:
-                log.warning("worker_not_started", pool=self.name, reason=error.message)
+            except Exception as error:
+                # Whatever it was, no descriptors left for instance: nobody else would try again.
+                log.warning("worker_not_started", pool=self.name, reason=str(error) or repr(error))
                 await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
         self._welcome(worker)
 
@@ -281,9 +285,9 @@ class Pool:
             try:
                 await self._nursery.start()
                 break
-            except Unavailable as error:
+            except Exception as error:
                 await self._nursery.aclose()
-                log.error("nursery_not_started", pool=self.name, reason=error.message)
+                log.error("nursery_not_started", pool=self.name, reason=str(error) or repr(error))
                 await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
         for _ in range(self.settings.workers):
             self._keep(self._bear())
@@ -299,3 +303,7 @@ class Pool:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("pool_task_failed", pool=self.name, exc_info=error)
+
+
+def _was_given(place: _Place) -> bool:
+    return place[1].done() and not place[1].cancelled()
