@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from dspex.access.records import LOCAL_OPERATOR, Principal
 from dspex.configuration.caching import CachePolicy
 from dspex.configuration.models import ModelSettings
+from dspex.evaluations.budget import Cap
 from dspex.gateway.errors import LMServerError, LMTimeoutError
 from dspex.gateway.records import (
     CallContext,
@@ -181,6 +182,34 @@ async def test_a_limit_of_the_leader_alone_is_no_one_elses() -> None:
     await world.settle()
     world.model.calls[1].set_result(PARIS)
     assert (await other).text == "Paris"
+
+
+async def test_what_one_piece_of_work_may_cost_is_no_limit_of_another() -> None:
+    world = World()
+    one = world.ask(cap=Cap(0.01, 0.0))
+    await world.settle()
+    other, third = world.ask(), world.ask(cap=Cap(0.01, 0.0))
+    await world.settle()
+    world.model.calls[0].set_exception(Exhausted("Nothing is left.", code="evaluation_budget"))
+    with pytest.raises(Exhausted):
+        await one
+    await world.settle()
+    world.model.calls[1].set_result(PARIS)
+    assert [(await task).text for task in (other, third)] == ["Paris"] * 2
+    assert len(world.model.calls) == 2
+
+
+async def test_nobody_waits_for_a_call_of_another_lane() -> None:
+    world = World()
+    waits = world.ask(lane="optimization")
+    await world.settle()
+    asks = world.ask()
+    await world.settle()
+    world.model.calls[1].set_result(PARIS)
+    assert (await asks).text == "Paris"
+    assert not waits.done()
+    world.model.calls[0].set_result(PARIS)
+    await waits
 
 
 async def test_a_defect_is_everybodys_own() -> None:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from dspex.gateway.errors import LMError, LMTimeoutError
 from dspex.gateway.pipeline import Passage, Proceed, Q, R
-from dspex.gateway.records import CallContext, LanguageModelCall
+from dspex.gateway.records import CallContext, Lane, LanguageModelCall
 from dspex.gateway.steps.caching import NOTHING_USED
 from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, another
@@ -37,7 +37,7 @@ class _Flight(Struct, frozen=True):
 
 
 class SingleFlight:
-    """The first of identical calls leads; the others wait for its answer and are not charged for it.
+    """The first of identical calls of a lane leads; the others wait for its answer and are not charged for it.
 
     Who follows keeps a deadline of its own. When the leader is cancelled, runs out of its own time or over a limit
     of its own, the next one leads.
@@ -45,13 +45,14 @@ class SingleFlight:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._flights: dict[str, _Flight] = {}
+        # In lanes: who may go first must not wait for somebody who waits for a slot.
+        self._flights: dict[tuple[Lane, str], _Flight] = {}
 
     async def __call__(self, passage: Passage[Q, R], *, proceed: Proceed[Q, R]) -> R:
         """Raises what the leader's call raised, an instance for each; LMTimeoutError at the own deadline."""
-        key = passage.key
-        if key is None or not passage.context.cache.reads:
+        if passage.key is None or not passage.context.cache.reads:
             return await proceed(passage)
+        key = (passage.context.lane, passage.key)
         started_at, started = self._clock.now(), self._clock.monotonic()
         while (flight := self._flights.get(key)) is not None:
             landed = await self._wait(passage, flight)
@@ -78,7 +79,7 @@ class SingleFlight:
                 return reply
         return await self._lead(passage, key, proceed)
 
-    async def _lead(self, passage: Passage[Q, R], key: str, proceed: Proceed[Q, R]) -> R:
+    async def _lead(self, passage: Passage[Q, R], key: tuple[Lane, str], proceed: Proceed[Q, R]) -> R:
         flight = self._flights[key] = _Flight(passage.context)
         landed = _Landed()
         try:
@@ -123,4 +124,4 @@ def _has_longer(follower: CallContext, leader: CallContext) -> bool:
 
 
 def _limited_as(context: CallContext) -> tuple[object, ...]:
-    return (context.principal.key_id, context.program, context.session_id, context.lane)
+    return (context.principal.key_id, context.program, context.session_id, context.cap)
