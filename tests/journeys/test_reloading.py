@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest_simulator import RunningSimulator
 from tests.plugins.service import Service, config, running_service
+from tests.plugins.workers import running_worker
 
 BEFORE = """
 programs:
@@ -165,3 +166,28 @@ def test_a_process_that_is_started_later_has_the_new_settings(tmp_path: Path) ->
 
         eventually(refused)
         assert all(refused() for _ in range(10))
+
+
+KEYLESS = """
+models:
+  registry:
+    keyless: {model: openai/gpt-4o-mini, env: NOBODY_SETS_THIS}
+    simulated: {model: simulator/default}
+  default: simulated
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_model_without_its_key_is_told_of_once_by_each_who_takes_it(tmp_path: Path, workers: str) -> None:
+    with (
+        running_service(tmp_path, BEFORE + "jobs: {workers: 0}\n", "--workers", workers) as service,
+        running_worker(tmp_path) as worker,
+    ):
+        assert "model_key_missing" not in service.log + worker.log
+        write(tmp_path, AFTER + KEYLESS + "jobs: {workers: 0}\n")
+        assert reload(tmp_path).returncode == 0
+        for log in (service.log, worker.log):
+            (line,) = [json.loads(one) for one in log.splitlines() if "model_key_missing" in one]
+            assert (line["model"], line["variable"]) == ("keyless", "NOBODY_SETS_THIS")
+    with running_worker(tmp_path, name="again") as worker:
+        assert worker.log.count("model_key_missing") == 1

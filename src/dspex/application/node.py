@@ -16,6 +16,7 @@ from dspex.access.records import CLI, DEFAULT_PROJECT, LOCAL, Author
 from dspex.application.declaring import declare
 from dspex.application.foundation import Foundation, open_foundation
 from dspex.application.hardening import keep_descriptors
+from dspex.application.model_keys import warn_of_missing_keys
 from dspex.application.observing import hide_secrets
 from dspex.application.origin import origin_of
 from dspex.application.preparing import prepare
@@ -201,6 +202,9 @@ class Node:
             await after.stack.aclose()
             raise
         self._running = after
+        if not self._ask_parent:
+            # Else the parent says so, once for all processes.
+            warn_of_missing_keys(settings)
         self._begin(_retire(before))
         foundation.gateway.lanes.renew(settings.models.registry)
         for alias in changed_models(before.settings, settings):

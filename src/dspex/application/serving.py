@@ -147,6 +147,7 @@ class _Supervisor(Multiprocess):
         else:
             self._settings = settings
             hide_secrets(settings)
+            warn_of_missing_keys(settings)
             log.info("reloading", processes=len(self.processes), needs_restart=waiting)
         self._hand_down()
         for process in self.processes:

@@ -16,6 +16,7 @@ from dspex.application.foundation import Foundation, open_foundation
 from dspex.application.inheritance import inherit
 from dspex.application.job_handlers import handlers
 from dspex.application.jobs_check import WORKER
+from dspex.application.model_keys import warn_of_missing_keys
 from dspex.application.observing import hide_secrets
 from dspex.application.pool_users import check_pool_users
 from dspex.application.source import Source, from_text, opened
@@ -59,6 +60,9 @@ def work(file: Path | None, overrides: Mapping[str, Any], queues: Sequence[str])
         )
     hide_secrets(settings)
     configure_logs(settings.log_level, settings.log_format)
+    if text is None:
+        # Else the node that started it has said so.
+        warn_of_missing_keys(settings)
     check_pool_users(settings, source)
     asyncio.run(_WorkNode(settings, source, wanted, child=text is not None).run())
     log.info("worker_stopped")
@@ -168,6 +172,8 @@ class _WorkNode:
                 hide_secrets(settings)
                 worker.handlers = await self._handlers(foundation, settings)
                 self._settings = settings
+                if self._parent is None:
+                    warn_of_missing_keys(settings)
             except DspexError as error:
                 log.error("reload_refused", reason=str(error), code=error.code)
                 outcome = {"outcome": "refused", "detail": str(error)}
