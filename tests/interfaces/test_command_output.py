@@ -112,19 +112,20 @@ def test_what_optimize_is_told_is_understood_or_answered(
     assert (found, said in " ".join(text.split())) == (status, True), text
 
 
-@pytest.mark.parametrize("status", ["failed", "cancelled"])
+@pytest.mark.parametrize("status", ["failed", "cancelled", "paused"])
 @pytest.mark.parametrize(
     ("group", "module"), [("optimize", "optimization_runs"), ("eval", "evaluation_runs")]
 )
-def test_what_follows_a_cancelled_job_is_not_done(
+def test_what_follows_a_job_that_is_not_done_is_not_done(
     told: Callable[..., tuple[int, str]],
     monkeypatch: pytest.MonkeyPatch,
     group: str,
     module: str,
     status: str,
 ) -> None:
-    monkeypatch.setattr(f"dspex.interfaces.cli.{module}.run", lambda *_, **__: {"status": status})
-    assert told(group, "run", "a", "b", "--json")[0] == 1
+    monkeypatch.setattr(f"dspex.interfaces.cli.{module}.run", lambda *_, **__: {"id": "j1", "status": status})
+    ended, text = told(group, "run", "a", "b", "--json")
+    assert (ended, f"`dspex {group} resume j1` goes on" in text) == (1, status == "paused")
 
 
 def test_a_directory_without_a_file_is_named_as_the_reason(
@@ -161,3 +162,71 @@ def test_two_evaluations_tell_what_their_metric_cost_where_it_cost_something(
     assert [line[1:] for line in told if "metric_cost_usd" in line] == (
         [["0.25", "0.25"]] if metric_usd else []
     )
+
+
+GROUPS = (
+    "programs",
+    "signatures",
+    "datasets",
+    "executions",
+    "batch",
+    "jobs",
+    "queues",
+    "pools",
+    "cache",
+    "breakers",
+)
+
+
+@pytest.mark.parametrize("group", [*GROUPS, "keys"])
+def test_no_sentence_is_cut_off(told: Callable[..., tuple[int, str]], group: str) -> None:
+    status, text = told(group, "--help")
+    assert status == 0 and "\nCommands:" in text
+    assert text.count("...") == text.count("[ARGS]...")
+    assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("eval", "qa", "rows"),
+            "'qa' is none of the commands here. If it is a program: dspex eval run qa rows.",
+        ),
+        (("eval", "qa", "--json"), "If it is a program: dspex eval run qa DATASET."),
+        (("eval", "shwo", "01a2"), "Did you mean `dspex eval show`?"),
+        (("evaluate", "qa", "rows"), "Did you mean 'eval'?"),
+    ],
+)
+def test_what_eval_is_told_is_answered(
+    told: Callable[..., tuple[int, str]], arguments: tuple[str, ...], said: str
+) -> None:
+    status, text = told(*arguments)
+    assert (status, said in " ".join(text.split())) == (2, True), text
+
+
+def test_an_empty_list_of_batches_says_where_they_come_from(
+    told: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, text = told("batch", "list")
+    assert status == 0 and "dspex batch run --url" in text
+    assert json.loads(told("batch", "list", "--json")[1]) == []
+
+
+def test_the_list_of_optimizations_writes_scores_as_one_of_them_does(
+    told: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = {
+        **dict.fromkeys(("id", "created_at", "program", "version", "optimizer", "status", "cost_usd")),
+        **{"baseline_score": 0.4, "score": 0.8166666666666667, "result_version": 2},
+    }
+    queued = {**one, "baseline_score": None, "score": None}
+
+    class Door:
+        def newest(self, *_: Any) -> list[dict[str, Any]]:
+            return [one, queued]
+
+    monkeypatch.setattr("dspex.interfaces.cli.optimizations.door", lambda *_: Door())
+    header, first, second = told("optimize", "list")[1].splitlines()
+    assert "  SCORE " in header and "0.4000 -> 0.8167" in first and "->" not in second

@@ -10,6 +10,7 @@ from dspex.access.records import DEFAULT_PROJECT
 from dspex.access.rules import check_project
 from dspex.interfaces.cli import batch_here, batch_there
 from dspex.interfaces.cli.batch_output import Summary
+from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import (
     ConfigOption,
     JsonOption,
@@ -29,10 +30,14 @@ from dspex.jobs.records import JobFilter
 BatchArgument = Annotated[str, typer.Argument(help="A batch's id.")]
 COLUMNS = ("id", "created_at", "program", "status", "items", "completed", "failed")
 STOPPED = 130
+NONE = (
+    "No batches. Nodes take them, from POST /v1/batches or dspex batch run --url; without it the command runs the "
+    "items itself, and what came of them is in its output alone."
+)
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
-    group = typer.Typer(help="Run a program for many inputs; look at batches.")
+    group = typer.Typer(cls=Commands, help="Run a program for many inputs; look at batches.")
     app.add_typer(group, name="batch", no_args_is_help=True)
 
     @group.command()
@@ -97,7 +102,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         if as_json:
             print_json(found)
             return
-        print_table(COLUMNS, [[one[name] for name in COLUMNS] for one in found], "No batches.")
+        print_table(COLUMNS, [[one[name] for name in COLUMNS] for one in found], NONE)
 
     @group.command()
     def get(

@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 import typer
 
+from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import ConfigOption, JsonOption, print_json, print_table
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.remote import Remote, UrlOption, remote
@@ -14,7 +15,7 @@ COLUMNS = ("model", "state", "failures", "since", "retry_after", "last_error", "
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
-    group = typer.Typer(help="Look at the breakers of a running node, and set them.")
+    group = typer.Typer(cls=Commands, help="Look at the breakers of a running node, and set them.")
     app.add_typer(group, name="breakers", no_args_is_help=True)
 
     @group.command("list")

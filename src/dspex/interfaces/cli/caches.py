@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import ConfigOption, JsonOption, print_json, print_table
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.remote import ActingOption, UrlOption, remote
@@ -12,7 +13,7 @@ from dspex.interfaces.cli.warming import warm
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
-    group = typer.Typer(help="Look at the caches of a running node, and empty them.")
+    group = typer.Typer(cls=Commands, help="Look at the caches of a running node, and empty them.")
     app.add_typer(group, name="cache", no_args_is_help=True)
 
     @group.command()

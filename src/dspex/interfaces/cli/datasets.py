@@ -10,6 +10,7 @@ from dspex.datasets.columns import columns_of
 from dspex.datasets.records import Dataset, DatasetKind, NewDataset
 from dspex.datasets.rules import check_name, format_of
 from dspex.interfaces.cli.dataset_output import export, loading, print_statistics, print_verdict
+from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import (
     ConfigOption,
     JsonOption,
@@ -36,7 +37,9 @@ ROW_COLUMNS = ("position", "inputs", "outputs")
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
-    group = typer.Typer(help="Load sets of examples; look at them, sample, split, validate and export them.")
+    group = typer.Typer(
+        cls=Commands, help="Load sets of examples; look at them, sample, split, validate and export them."
+    )
     app.add_typer(group, name="datasets", no_args_is_help=True)
 
     @group.command()

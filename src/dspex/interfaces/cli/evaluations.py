@@ -1,5 +1,6 @@
 """`dspex eval`: how good a program is."""
 
+from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar
 
 import typer
@@ -26,7 +27,7 @@ from dspex.interfaces.cli.output import (
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import one_of
 from dspex.interfaces.cli.remote import UrlOption
-from dspex.interfaces.cli.waiting import UNDONE, Left
+from dspex.interfaces.cli.waiting import Left, exit_unless_done
 
 IdArgument = Annotated[str, typer.Argument(help="An evaluation's id.")]
 WatchOption = Annotated[bool, typer.Option("--watch/--no-watch", help="Wait until it is over.")]
@@ -38,6 +39,17 @@ class _Commands(Commands):
         "Evaluating": ("run", "resume", "cancel"),
         "Looking": ("list", "show", "results", "compare"),
     }
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            near = get_close_matches(args[0], self.commands, 1)
+            meant = f" Did you mean `dspex eval {near[0]}`?" if near else ""
+            dataset = args[1] if len(args) > 1 and not args[1].startswith("-") else "DATASET"
+            ctx.fail(
+                f"{args[0]!r} is none of the commands here.{meant} If it is a program: dspex eval run {args[0]} "
+                f"{dataset}."
+            )
+        return super().resolve_command(ctx, args)
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
@@ -73,8 +85,8 @@ def add_to(app: typer.Typer, application: Application) -> None:
     ) -> None:
         """Score a program on a dataset: here, or on a running node (--url or DSPEX_URL).
 
-        Without a worker on the database this very command does it. Exits with 1 when the evaluation failed or was
-        cancelled.
+        Without a worker on the database this very command does it. Exits with 1 when the evaluation failed, was
+        cancelled or is paused.
         """
         wanted = {
             "program": program,
@@ -193,8 +205,7 @@ def _watched(wait: Any, as_json: bool) -> None:
         typer.echo(f"dspex: {left}", err=True)
         raise typer.Exit(STOPPED) from None
     _print(evaluation, as_json)
-    if evaluation["status"] in UNDONE:
-        raise typer.Exit(1)
+    exit_unless_done("eval", evaluation)
 
 
 def _line(one: dict[str, Any]) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ import typer
 from dspex.access.records import DEFAULT_PROJECT
 from dspex.executions.records import SORTS, Execution, ExecutionFilter
 from dspex.executions.trace import trace
+from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import (
     ConfigOption,
     JsonOption,
@@ -28,7 +29,7 @@ STATUSES = ("pending", "running", "completed", "failed", "cancelled")
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
-    group = typer.Typer(help="Look at executions.")
+    group = typer.Typer(cls=Commands, help="Look at executions.")
     app.add_typer(group, name="executions", no_args_is_help=True)
 
     @group.command("list")

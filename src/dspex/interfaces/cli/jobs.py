@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from dspex.access.records import DEFAULT_PROJECT
+from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import (
     ConfigOption,
     JsonOption,
@@ -44,7 +45,7 @@ TIMES = ("error", "created_at", "due_at", "started_at", "completed_at")
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
-    group = typer.Typer(help="Look at jobs; cancel them, run failed ones again.")
+    group = typer.Typer(cls=Commands, help="Look at jobs; cancel them, run failed ones again.")
     app.add_typer(group, name="jobs", no_args_is_help=True)
 
     @group.command("list")
@@ -146,7 +147,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
 
 
 def _add_queues(app: typer.Typer, application: Application) -> None:
-    group = typer.Typer(help="Look at the queues of jobs; pause and resume them.")
+    group = typer.Typer(cls=Commands, help="Look at the queues of jobs; pause and resume them.")
     app.add_typer(group, name="queues", no_args_is_help=True)
 
     def shown(

@@ -14,6 +14,7 @@ from dspex.access.records import CLI, DEFAULT_PROJECT, LOCAL_OPERATOR, Author, K
 from dspex.access.rules import check_project
 from dspex.access.service import NewKey
 from dspex.configuration.spending import Budget, RateLimit
+from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import (
     ConfigOption,
     JsonOption,
@@ -38,7 +39,7 @@ KeyArgument = Annotated[str, typer.Argument(help="A key's id: what stands betwee
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
-    group = typer.Typer(help="Make, look at, rotate and revoke keys.")
+    group = typer.Typer(cls=Commands, help="Make, look at, rotate and revoke keys.")
     app.add_typer(group, name="keys", no_args_is_help=True)
 
     @group.command()

@@ -41,7 +41,7 @@ def watching() -> Iterator[Tell]:
                 total=document["candidates_of"],
                 completed=document["candidates"],
                 candidates=_candidates(document),
-                best=_scores(document),
+                best=scores_text(document),
                 spent=_spent(document),
             )
 
@@ -68,7 +68,7 @@ def print_optimization(document: Mapping[str, Any]) -> None:
         "held out": f"{held_out}, {document['validation_rows']} rows",
         "phase": document["phase"] if document["completed_at"] is None else None,
         "candidates": _candidates(document) or None,
-        "score": _scores(document) or None,
+        "score": scores_text(document) or None,
         "cost": _spent(document),
         "cost per point": _usd(result.get("cost_usd_per_point")),
         "calls": _calls(document),
@@ -114,7 +114,8 @@ def _candidates(document: Mapping[str, Any]) -> str:
     return f"{document['candidates']}" + (f" of {of}" if of else "")
 
 
-def _scores(document: Mapping[str, Any]) -> str:
+def scores_text(document: Mapping[str, Any]) -> str:
+    """Of the version it began with, and of the best; empty while neither is known."""
     before, now = document["baseline_score"], document["score"]
     if before is None and now is None:
         return ""

@@ -11,19 +11,18 @@ from dspex.interfaces.cli import optimization_runs
 from dspex.interfaces.cli.evaluation_runs import read_metric_option
 from dspex.interfaces.cli.listing import Commands, Sections
 from dspex.interfaces.cli.optimization_doors import Change, door
-from dspex.interfaces.cli.optimization_output import print_estimate, print_optimization
+from dspex.interfaces.cli.optimization_output import print_estimate, print_optimization, scores_text
 from dspex.interfaces.cli.output import (
     ConfigOption,
     JsonOption,
     ProjectOption,
     print_json,
     print_table,
-    score_text,
 )
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import one_of
 from dspex.interfaces.cli.remote import UrlOption
-from dspex.interfaces.cli.waiting import UNDONE, Left
+from dspex.interfaces.cli.waiting import Left, exit_unless_done
 from dspex.jobs.records import STATES
 
 IdArgument = Annotated[str, typer.Argument(help="An optimization's id.")]
@@ -115,8 +114,8 @@ def add_to(app: typer.Typer, application: Application) -> None:
     ) -> None:
         """Have an optimizer look for a better version: here, or on a running node (--url or DSPEX_URL).
 
-        Without a worker on the database this very command does it. Exits with 1 when the optimization failed or was
-        cancelled.
+        Without a worker on the database this very command does it. Exits with 1 when the optimization failed, was
+        cancelled or is paused.
         """
         wanted = {
             **_order(program, dataset, optimizer, metric, setting, validation, share, version, budget, seed),
@@ -171,12 +170,9 @@ def add_to(app: typer.Typer, application: Application) -> None:
             return
         columns = (
             *("id", "created_at", "program", "version", "optimizer", "status"),
-            *("baseline_score", "score", "result_version", "cost_usd"),
+            *("score", "result_version", "cost_usd"),
         )
-        rows = [
-            [score_text(one[name]) if name.endswith("score") else one[name] for name in columns]
-            for one in found
-        ]
+        rows = [[{**one, "score": scores_text(one) or None}[name] for name in columns] for one in found]
         print_table(columns, rows, "No optimizations.")
 
     @group.command()
@@ -281,8 +277,7 @@ def _finish(work: Callable[[], dict[str, Any]], as_json: bool) -> None:
         typer.echo(f"dspex: {left}", err=True)
         raise typer.Exit(STOPPED) from None
     _print(done, as_json)
-    if done["status"] in UNDONE:
-        raise typer.Exit(1)
+    exit_unless_done("optimize", done)
 
 
 def _print(document: dict[str, Any], as_json: bool) -> None:

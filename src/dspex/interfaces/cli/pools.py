@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 import typer
 
+from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import ConfigOption, JsonOption, print_json, print_table
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.remote import UrlOption, remote
@@ -13,7 +14,7 @@ COLUMNS = ("pool", "node", "pid", "state", "in_flight", "served", "age_s", "memo
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
-    group = typer.Typer(help="Look at the worker processes of running nodes, and replace them.")
+    group = typer.Typer(cls=Commands, help="Look at the worker processes of running nodes, and replace them.")
     app.add_typer(group, name="pools", no_args_is_help=True)
 
     @group.command("list")

@@ -7,6 +7,7 @@ import typer
 
 from dspex.access.records import DEFAULT_PROJECT
 from dspex.interfaces.cli.deploying import SOON, ForceOption, NameArgument, deploy_here, say_deployed
+from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import (
     ConfigOption,
     JsonOption,
@@ -28,7 +29,9 @@ VersionOption = Annotated[int | None, typer.Option("--version", "-v", help="A ve
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
-    group = typer.Typer(help="Look at programs; deploy, roll back, compare, export and import versions.")
+    group = typer.Typer(
+        cls=Commands, help="Look at programs; deploy, roll back, compare, export and import versions."
+    )
     app.add_typer(group, name="programs", no_args_is_help=True)
 
     @group.command("list")

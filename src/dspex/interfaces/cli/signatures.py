@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from dspex.access.records import DEFAULT_PROJECT
+from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import ConfigOption, JsonOption, ProjectOption, print_json, print_table
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.session import with_services
@@ -17,7 +18,7 @@ from dspex.signatures.lifecycle import RegisteredSignature
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
-    group = typer.Typer(help="Check signatures and look at registered ones.")
+    group = typer.Typer(cls=Commands, help="Check signatures and look at registered ones.")
     app.add_typer(group, name="signatures", no_args_is_help=True)
 
     @group.command()

@@ -1,7 +1,9 @@
 """Jobs that somebody watches: why one does not go on."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from dspex.kit.errors import Conflict
 
@@ -51,6 +53,16 @@ def telling_why(console: "Console") -> Reason:
         told = reason
 
     return tell
+
+
+def exit_unless_done(group: str, job: Mapping[str, Any]) -> None:
+    """Ends the command with 1 when the job is not done and nobody does it: what follows in a script must not be."""
+    if job["status"] == "paused":
+        typer.echo(
+            f"dspex: somebody paused it; `dspex {group} resume {job['id']}` goes on with it.", err=True
+        )
+    if job["status"] in (*UNDONE, "paused"):
+        raise typer.Exit(1)
 
 
 def check_goes_on(what: str, job_id: str, status: str) -> None:
