@@ -166,11 +166,19 @@ def test_jobs_and_queues_at_the_command_line(tmp_path: Path, simulator: RunningS
         assert job_id in command(tmp_path, "jobs", "list", "--status", "queued").stdout
         assert "cancelled" in command(tmp_path, "jobs", "cancel", job_id).stdout
         assert client.get(f"/v1/executions/{job_id}").json()["status"] == "cancelled"
-        assert "queued" in command(tmp_path, "jobs", "retry", job_id).stdout
+        for change, state in (("retry", "queued"), ("pause", "paused"), ("resume", "queued")):
+            assert state in command(tmp_path, "jobs", change, job_id).stdout
         command(tmp_path, "queues", "resume", "llm_calls")
         assert ended(client, job_id)["status"] == "completed"
         shown = json.loads(command(tmp_path, "jobs", "get", job_id, "--json").stdout)
         assert (shown["kind"], shown["status"], shown["attempts"]) == ("execution", "completed", 1)
         assert "no queue" in command(tmp_path, "queues", "pause", "nonsense").stderr
         actions = {one["action"] for one in client.get("/v1/audit").json()["data"]}
-        assert {"queue.pause", "job.cancel", "job.retry", "queue.resume"} <= actions
+        assert {
+            "queue.pause",
+            "job.cancel",
+            "job.retry",
+            "job.pause",
+            "job.resume",
+            "queue.resume",
+        } <= actions

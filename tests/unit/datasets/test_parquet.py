@@ -1,10 +1,12 @@
-"""Parquet, where pyarrow is installed."""
+"""Parquet, as pyarrow writes it."""
 
 import io
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from dspex.datasets.columns import Record
@@ -14,9 +16,6 @@ from dspex.providers.dataset_files.loader import FileLoader
 
 
 def written(columns: dict[str, Any], **options: Any) -> io.BytesIO:
-    pa = pytest.importorskip("pyarrow")
-    import pyarrow.parquet as pq
-
     file = io.BytesIO()
     pq.write_table(pa.table(columns), file, **options)
     file.seek(0)
@@ -61,7 +60,6 @@ def test_values_without_a_json_form_are_told_by_row_and_column() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + b"\x00" * 200 + b"PAR1", b'{"a": 1}\n' * 50])
 def test_what_is_no_parquet_is_refused(content: bytes) -> None:
-    pytest.importorskip("pyarrow")
     with pytest.raises(Invalid) as refused:
         list(FileLoader().records(io.BytesIO(content), "parquet", 1000))
     assert refused.value.code == "bad_file"

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -27,6 +27,7 @@ from dspex.kit.paging import Page
 JobArgument = Annotated[
     str, typer.Argument(help="A job's id; that of a background execution, batch or evaluation is theirs.")
 ]
+Change = Literal["cancel", "pause", "resume", "retry"]
 QueueArgument = Annotated[str, typer.Argument(help="A queue's name.")]
 SHOWN = (
     "id",
@@ -83,6 +84,23 @@ def add_to(app: typer.Typer, application: Application) -> None:
         found = with_services(application, config, lambda services: services.jobs.get(project, job_id))
         _print(found, as_json)
 
+    _add_changes(group, application)
+    _add_queues(app, application)
+
+
+def _add_changes(group: typer.Typer, application: Application) -> None:
+    def changed(change: Change, job_id: str, project: str, config: Path | None, as_json: bool) -> None:
+        async def use(services: Services) -> Job:
+            changes = {
+                "cancel": services.jobs.cancel,
+                "pause": services.jobs.pause,
+                "resume": services.jobs.resume,
+                "retry": services.jobs.retry,
+            }
+            return await changes[change](project, job_id)
+
+        _print(with_services(application, config, use, Operation(f"job.{change}", job_id, project)), as_json)
+
     @group.command()
     def cancel(
         job_id: JobArgument,
@@ -91,11 +109,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         as_json: JsonOption = False,
     ) -> None:
         """At once while it waits; one that runs ends within moments."""
-        operation = Operation("job.cancel", job_id, project)
-        cancelled = with_services(
-            application, config, lambda services: services.jobs.cancel(project, job_id), operation
-        )
-        _print(cancelled, as_json)
+        changed("cancel", job_id, project, config, as_json)
 
     @group.command()
     def pause(
@@ -105,13 +119,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         as_json: JsonOption = False,
     ) -> None:
         """Do not begin it before it is resumed; what runs of it is given up within seconds."""
-        operation = Operation("job.pause", job_id, project)
-        _print(
-            with_services(
-                application, config, lambda services: services.jobs.pause(project, job_id), operation
-            ),
-            as_json,
-        )
+        changed("pause", job_id, project, config, as_json)
 
     @group.command()
     def resume(
@@ -121,13 +129,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         as_json: JsonOption = False,
     ) -> None:
         """Queue a paused job again."""
-        operation = Operation("job.resume", job_id, project)
-        _print(
-            with_services(
-                application, config, lambda services: services.jobs.resume(project, job_id), operation
-            ),
-            as_json,
-        )
+        changed("resume", job_id, project, config, as_json)
 
     @group.command()
     def retry(
@@ -137,13 +139,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         as_json: JsonOption = False,
     ) -> None:
         """Queue a failed or cancelled job again."""
-        operation = Operation("job.retry", job_id, project)
-        queued = with_services(
-            application, config, lambda services: services.jobs.retry(project, job_id), operation
-        )
-        _print(queued, as_json)
-
-    _add_queues(app, application)
+        changed("retry", job_id, project, config, as_json)
 
 
 def _add_queues(app: typer.Typer, application: Application) -> None:
