@@ -191,3 +191,12 @@ async def test_keys_of_callers_are_their_own() -> None:
             assert answer.status_code == 202 and "idempotent-replayed" not in answer.headers
             made.add(answer.json()["id"])
     assert len(made) == 3
+
+
+async def test_an_evaluation_that_was_deleted_is_missing_not_made_again(client: httpx.AsyncClient) -> None:
+    made = await ask(client, "/v1/evaluations", {**ORDER, "metric": "exact_match"})
+    place = made.headers["location"]
+    assert (await client.post(f"{place}/cancel", json={})).status_code == 202
+    assert (await client.delete(place)).status_code == 200
+    again = await ask(client, "/v1/evaluations", {**ORDER, "metric": "exact_match"})
+    assert (again.status_code, again.json()["code"]) == (404, "evaluation_missing")
