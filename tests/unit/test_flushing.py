@@ -75,6 +75,23 @@ async def test_a_write_that_fails_is_told_at_the_end() -> None:
         await flushing.aclose()
 
 
+async def test_after_a_write_that_failed_comes_another() -> None:
+    tries = 0
+
+    async def fail_at_first() -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise ValueError("no room")
+
+    flushing = Flushing(fail_at_first, 0.001)
+    flushing.start()
+    async with asyncio.timeout(30):
+        while tries < 3:
+            await asyncio.sleep(0.001)
+    await flushing.aclose()
+
+
 async def test_what_was_never_started_has_nothing_to_end() -> None:
     book = Book()
     await Flushing(book.write, 600).aclose()

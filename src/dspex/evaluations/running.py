@@ -289,8 +289,10 @@ class _Stretch:
             return
         try:
             await self._own.store.settle(self._job, ended, self._tally.progress())
-        except Unavailable:
+        except Exception as error:
             self._ended = ended + self._ended
+            if not isinstance(error, Unavailable):
+                raise
 
     async def _write_all(self, stopped: Stopped | None) -> None:
         """Everything that came of this stretch, however long the database is away."""

@@ -4,13 +4,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+import structlog
+
 from dspex.kit.finishing import finished
+
+log = structlog.get_logger(__name__)
 
 
 class Flushing:
     """Calls `write` every so many seconds until it is closed. What it has begun to write is never given up half way:
 
-    what was taken out to be written would be lost with it, and the connection as well.
+    what was taken out to be written would be lost with it, and the connection as well. A `write` that fails has kept
+    what it took, for the next time.
     """
 
     def __init__(self, write: Callable[[], Awaitable[object]], every_s: float) -> None:
@@ -28,7 +33,7 @@ class Flushing:
         self._soon.set()
 
     async def aclose(self) -> None:
-        """Writes once more. Raises what `write` raised; whoever is cancelled meanwhile waits all the same."""
+        """Writes once more. Raises what `write` raises then; whoever is cancelled meanwhile waits all the same."""
         self._closed = True
         self._soon.set()
         await finished(self._ended())
@@ -43,5 +48,8 @@ class Flushing:
                 async with asyncio.timeout(self._every_s):
                     await self._soon.wait()
             self._soon.clear()
-            await self._write()
+            try:
+                await self._write()
+            except Exception:
+                log.exception("not_written")
         await self._write()

@@ -366,8 +366,10 @@ class _Attempt:
                 # Paused, or somebody else's by now: what was paid here is paid all the same.
                 place = (self._optimization.project, self._optimization.id)
                 await self._parts.store.spent(*place, standing.counters)
-        except Unavailable as error:
+        except Exception as error:
             self._report.lost(events)
+            if not isinstance(error, Unavailable):
+                raise
             log.warning("optimization_not_noted", optimization=self._optimization.id, reason=error.message)
             return False
         return True

@@ -84,3 +84,24 @@ async def test_a_database_that_is_away_when_it_is_cancelled_hears_of_it_later(
     assert tries == 6
     assert {one.item.state for one in ran} == {"completed"}
     assert len(ran) == len(node.executions.matching("default", ExecutionFilter())) > 0
+
+
+async def test_a_write_that_fails_in_a_way_that_nobody_foresaw_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(running, "FLUSH", 10)
+    node = TestNode()
+    settle, tries = node.batches.settle, 0
+
+    async def broken_at_first(job: Job, ended: Sequence[BatchItem], progress: Mapping[str, Any]) -> bool:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise RuntimeError("a driver's mood")
+        return await settle(job, ended, progress)
+
+    monkeypatch.setattr(node.batches, "settle", broken_at_first)
+    job = await submitted(node)
+    await worker_of(node).take("default", job.id, job.turn)
+    assert (await node.services.jobs.get("default", job.id)).state == "completed"
+    assert await states(node, job) == ["completed"] * ITEMS

@@ -217,8 +217,10 @@ class _Batch:
         progress = progress_of(self._items, self.completed, self.failed)
         try:
             await self._own.store.settle(self._job, ended, progress)
-        except Unavailable:
+        except Exception as error:
             self._ended = ended + self._ended
+            if not isinstance(error, Unavailable):
+                raise
 
 
 class _Keeper:
