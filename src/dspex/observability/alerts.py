@@ -16,7 +16,7 @@ from dspex.kit.facts import Facts
 from dspex.kit.finishing import finished
 from dspex.kit.ids import new_id
 from dspex.observability.facts import AlertRaised, AlertResolved
-from dspex.observability.monitor import Gathered, judged, too_long
+from dspex.observability.monitor import Gathered, judged, measured, too_long
 from dspex.observability.ports import AlertBoard, Key, OptimizationsRunning
 from dspex.observability.records import Alert, Finding, Lasting, LongOptimization, Rule
 
@@ -126,11 +126,21 @@ class Alerts:
             for part in seen
             for finding in judged(part, self._settings)
         }
+        values = {
+            (rule, (part.project, part.program)): value
+            for part in seen
+            for rule, value in measured(part).items()
+        }
         # Another process may know of one that this one has not counted yet.
         told = any(one.alert.rule == "long_optimization" for one in before.values())
         for key, running in (await self._optimizations(surely=told)).items():
+            values["long_optimization", key] = running.seconds
             if (finding := too_long(running, self._settings)) is not None:
                 found[finding.rule, key] = finding
+        for place, one in before.items():
+            # By what it was raised by: while a change of the settings goes through the nodes, these differ.
+            if place not in found and values.get(place, 0.0) > one.alert.threshold:
+                found[place] = Finding(one.alert.rule, values[place], one.alert.threshold)
         lasting: dict[tuple[Rule, Key], Alert] = {}
         for place, finding in found.items():
             known = before.get(place)

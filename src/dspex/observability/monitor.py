@@ -1,6 +1,6 @@
 """What ended in the last minutes, put together step by step, and what it says is wrong. Pure: time is given."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from dspex.configuration.alerting import AlertSettings, AlertThresholds
 from dspex.executions.facts import ExecutionFinished
-from dspex.observability.records import Finding, LongOptimization, Part
+from dspex.observability.records import Finding, LongOptimization, Part, Rule
 
 # A window moves in steps of a thirtieth: what is this much too old may still count.
 STEPS = 30
@@ -114,6 +114,15 @@ def judged(seen: Part, settings: AlertSettings) -> list[Finding]:
     if enough and seen.failed / seen.ended > limit:
         found.append(Finding("error_rate", seen.failed / seen.ended, limit))
     return found
+
+
+def measured(seen: Part) -> Mapping[Rule, float]:
+    """What the rules look at."""
+    return {
+        "slow_execution": seen.slowest_s,
+        "slow_pool_call": seen.slowest_pool_s,
+        "error_rate": seen.failed / seen.ended if seen.ended else 0.0,
+    }
 
 
 def is_ours(fact: ExecutionFinished) -> bool:

@@ -385,3 +385,17 @@ async def test_a_program_has_its_own_idea_of_a_long_optimization(watch: Watch) -
     watch.optimizing = {("default", "patient"): patient, ("default", "hasty"): hasty}
     await watch.passes(5)
     assert await watch.heard() == [("raised", "long_optimization", "hasty")]
+
+
+async def test_nodes_with_different_settings_do_not_raise_and_resolve_in_turn(watch: Watch) -> None:
+    lenient = Watch(
+        AlertSettings(slow_execution_s=600.0), "node-2", watch.board, watch.clock, optimizing=watch.optimizing
+    )
+    watch.runs(1, duration_s=90.0)
+    assert await watch.heard() == [("raised", "slow_execution", "qa")]
+    for _ in range(3):
+        assert await lenient.heard() == []
+        assert await watch.heard() == []
+    watch.clock.seconds += SETTINGS.window_s + STEP_S
+    assert await lenient.heard() == [("resolved", "slow_execution", "qa")]
+    assert await watch.heard() == []
