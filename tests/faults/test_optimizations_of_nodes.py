@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from dspex.storage.tables import metadata
 from tests.faults.optimizing_nodes import (
     Moments,
     Node,
@@ -20,7 +19,7 @@ from tests.faults.optimizing_nodes import (
     until,
 )
 from tests.faults.watched_model import watched_model
-from tests.plugins.databases import execute
+from tests.plugins.databases import empty
 from tests.plugins.proxy import Proxy, proxy_to
 from tests.plugins.workers import WorkerProcess, running_worker
 
@@ -50,7 +49,7 @@ def of(worker: WorkerProcess, name: str) -> bool:
 
 @pytest.fixture(scope="module")
 def nodes(migrated_postgresql: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    execute(migrated_postgresql, f"TRUNCATE {', '.join(metadata.tables)}")
+    empty(migrated_postgresql)
     directory = tmp_path_factory.mktemp("nodes")
     parts = urlsplit(migrated_postgresql)
     with (

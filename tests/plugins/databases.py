@@ -121,10 +121,15 @@ def _own_database(server: str) -> Iterator[str]:
         execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
+def empty(url: str) -> None:
+    """Removes all rows. Where there are few, TRUNCATE takes forty times as long: it makes every table anew."""
+    execute(url, "; ".join(str(table.delete()) for table in reversed(metadata.sorted_tables)))
+
+
 @pytest.fixture
 def postgresql_url(migrated_postgresql: str) -> str:
     """A database at the newest revision, without any row."""
-    execute(migrated_postgresql, f"TRUNCATE {', '.join(metadata.tables)}")
+    empty(migrated_postgresql)
     return migrated_postgresql
 
 
