@@ -4,7 +4,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -12,7 +12,6 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis.errors import Unsatisfiable
 from hypothesis.strategies import SearchStrategy
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import (
@@ -185,14 +184,14 @@ def test_no_generated_request_finds_a_defect_or_an_undescribed_answer(address: s
             case.validate_response(answer, checks=CHECKS)
             check_status(case, answer)
 
-        # An operation that takes nothing can't be given anything wrong.
-        with suppress(Unsatisfiable):
-            once()
+        once()
 
     with requests.Session() as session:
         for operation in operations:
-            for mode in GenerationMode:
-                try_out(operation.as_strategy(generation_mode=mode))
+            try_out(operation.as_strategy())
+            # What takes nothing but names can't be given anything wrong; looking for it takes a thousand tries.
+            if operation.body or operation.query:
+                try_out(operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
             if "{" in operation.path:
                 known = {name: value for name, value in KNOWN.items() if f"{{{name}}}" in operation.path}
                 try_out(operation.as_strategy(path_parameters=known))
