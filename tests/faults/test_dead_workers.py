@@ -1,4 +1,7 @@
-"""Workers that die, freeze and come back, beside others, on both databases."""
+"""Workers that die, freeze and come back, beside others: each wait is real, and on one of the two databases.
+
+Leases are taken and lost in the same way on both; tests/contracts/test_job_store.py says so.
+"""
 
 import signal
 import time
@@ -28,9 +31,9 @@ def of(node: str, *workers: WorkerProcess) -> tuple[WorkerProcess, WorkerProcess
 
 
 def test_a_frozen_worker_loses_its_jobs_and_writes_nothing_when_it_wakes(
-    tmp_path: Path, simulator: RunningSimulator, database_url: str
+    tmp_path: Path, simulator: RunningSimulator, postgresql_url: str
 ) -> None:
-    environment = {"DATABASE_URL": database_url}
+    environment = {"DATABASE_URL": postgresql_url}
     # To a frozen process all its calls seem to time out, which says nothing about the model.
     declared = config(simulator.base_url, extra=ELSEWHERE)
     declared = declared.replace("max_tokens: 1000", "max_tokens: 1000, breaker: {failures: 100}")
@@ -56,7 +59,7 @@ def test_a_frozen_worker_loses_its_jobs_and_writes_nothing_when_it_wakes(
             return True
 
         until(asked_until_it_has_one)
-        # In the middle of a write it would hold SQLite's lock for as long as it is frozen.
+        # In the middle of a write it would hold its locks for as long as it is frozen.
         time.sleep(0.3)
         frozen.send(signal.SIGSTOP)
         stopped = time.monotonic()
@@ -86,9 +89,9 @@ def _has_one(client: httpx.Client, ids: list[str], worker: WorkerProcess) -> boo
 
 
 def test_another_node_takes_over_from_a_dead_one(
-    tmp_path: Path, simulator: RunningSimulator, database_url: str
+    tmp_path: Path, simulator: RunningSimulator, sqlite_url: str
 ) -> None:
-    environment = {"DATABASE_URL": database_url}
+    environment = {"DATABASE_URL": sqlite_url}
     with (
         running_service(
             tmp_path, config(simulator.base_url, extra=ELSEWHERE), environment=environment
