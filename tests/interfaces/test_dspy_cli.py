@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import httpx
 import pytest
+import pytest_asyncio
 from fastapi import FastAPI
 from pydantic import create_model
 
@@ -30,7 +31,11 @@ FITTING = {"text": "a", "length": "short", "times": 2, "share": 0.5, "loud": Tru
 JSON = {"content-type": "application/json"}
 
 
-@pytest.fixture
+# To make a node takes 0.3 s.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     entries = (ProgramEntry(name="Ask", signature="question -> answer", model="simulator"),)
     node = TestNode(Settings(log_level="error", dspy_cli=DspyCli(programs=("Ask", "Gone")), programs=entries))
@@ -40,7 +45,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def theirs() -> AsyncIterator[httpx.AsyncClient]:
     """The application that dspy-cli would make."""
     form: Any = create_model(
@@ -155,7 +160,7 @@ async def test_without_a_project_there_are_no_such_addresses() -> None:
         assert (await client.get("/programs")).json()["code"] == "no_route"
 
 
-def test_no_program_hides_an_address_of_ours() -> None:
+async def test_no_program_hides_an_address_of_ours() -> None:
     framework = create_framework(TestNode().services)
     paths = PUBLIC | {path for _, path in framework.state.scopes}
     names = {path[1:] for path in paths if path[1:].isidentifier()}
