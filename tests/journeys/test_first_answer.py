@@ -27,7 +27,7 @@ def test_a_declared_program_answers_and_its_execution_is_recorded(
     tmp_path: Path, simulator: RunningSimulator
 ) -> None:
     with (
-        running_service(tmp_path, config(simulator.base_url, PROGRAMS)) as service,
+        running_service(tmp_path, config(simulator.base_url, PROGRAMS), empty=True) as service,
         service.client() as client,
     ):
         answer = service.predict("qa", {"question": "Which?"}, session_id="s1", metadata={"team": "x"}).json()
@@ -197,8 +197,8 @@ def test_two_nodes_may_start_at_once_on_one_database(
     environment = {"DATABASE_URL": empty_postgresql}
     declared = config(simulator.base_url, PROGRAMS)
     with (
-        running_service(tmp_path, declared, environment=environment, ready=False) as one,
-        running_service(tmp_path, declared, environment=environment, ready=False) as other,
+        running_service(tmp_path, declared, environment=environment, ready=False, empty=True) as one,
+        running_service(tmp_path, declared, environment=environment, ready=False, empty=True) as other,
     ):
         for node in (one, other):
             wait_until_ready(node)

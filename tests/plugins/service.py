@@ -1,18 +1,25 @@
 """A real `dspex serve` in a process of its own."""
 
+import atexit
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from dspex.storage.migrations import upgrade
+from tests.plugins.databases import outside_loop
 
 START_S = 60.0
 
@@ -47,6 +54,15 @@ class Service:
         return self.process.wait(timeout=40)
 
 
+@cache
+def _migrated() -> Path:
+    """A database at the newest revision. Each of hundreds of nodes would make one in 0.7 s."""
+    directory = Path(tempfile.mkdtemp(prefix="dspex-test-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    outside_loop(lambda: upgrade(f"sqlite:///{directory}/dspex.db"))
+    return directory / "dspex.db"
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -61,11 +77,16 @@ def running_service(
     environment: Mapping[str, str] | None = None,
     python: tuple[str, ...] = (),
     ready: bool = True,
+    empty: bool = False,
 ) -> Iterator[Service]:
     """Serves `config` from `directory` on a free port, or with None what is there.
 
-    With `ready` False it does not wait for an answer.
+    With `ready` False it does not wait for an answer. With `empty` True it makes its database itself, which is
+    otherwise there without any row.
     """
+    if not empty and not (directory / ".dspex").exists():
+        (directory / ".dspex").mkdir(mode=0o700)
+        shutil.copyfile(_migrated(), directory / ".dspex" / "dspex.db")
     if config is not None:
         (directory / "dspex.yaml").write_text(config, encoding="utf-8")
     port = free_port()
