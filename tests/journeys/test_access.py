@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest_simulator import RunningSimulator
-from tests.journeys.test_command_line import dspex
+from tests.plugins.commands import dspex
 from tests.plugins.service import Service, config, running_service
 
 REQUIRED = "access: {mode: required}"

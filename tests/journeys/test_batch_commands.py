@@ -1,7 +1,6 @@
 """`dspex batch`, `dspex jobs` and `dspex queues`, as a person runs them."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -11,25 +10,8 @@ from typing import Any
 
 from tests.conftest_simulator import RunningSimulator
 from tests.journeys.test_background import ask, ended, until
+from tests.plugins.commands import clean_environment, command
 from tests.plugins.service import config, running_service
-
-
-def command(directory: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dspex", *arguments],
-        cwd=directory,
-        env=_environment() | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-def _environment() -> dict[str, str]:
-    return {
-        name: value for name, value in os.environ.items() if not name.startswith(("DSPEX_", "DATABASE_URL"))
-    }
 
 
 def write(directory: Path, simulator: RunningSimulator, count: int) -> list[dict[str, Any]]:
@@ -89,7 +71,7 @@ def test_an_interrupted_batch_goes_on(tmp_path: Path, simulator: RunningSimulato
         process = subprocess.Popen(
             [sys.executable, "-m", "dspex", *arguments],
             cwd=tmp_path,
-            env=_environment(),
+            env=clean_environment(),
             stderr=subprocess.PIPE,
         )
         until(lambda before=before: output.exists() and output.read_bytes().count(b"\n") > before + 10)
@@ -133,7 +115,7 @@ def test_a_batch_on_a_node_goes_on_without_us(tmp_path: Path, simulator: Running
         process = subprocess.Popen(
             [sys.executable, "-m", "dspex", *arguments],
             cwd=tmp_path,
-            env=_environment() | node,
+            env=clean_environment() | node,
             stderr=subprocess.PIPE,
         )
         until((tmp_path / "out.jsonl.batch").exists)

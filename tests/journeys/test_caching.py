@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.conftest_simulator import RunningSimulator
-from tests.journeys.test_command_line import dspex
+from tests.plugins.commands import dspex
 from tests.plugins.proxy import proxy_to
 from tests.plugins.redis import OwnRedis, own_redis
 from tests.plugins.service import Service, config, running_service

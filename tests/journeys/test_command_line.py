@@ -1,7 +1,6 @@
 """The command line as a person uses it, in processes of their own."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,25 +9,8 @@ import dspy
 import pytest
 
 from tests.conftest_simulator import RunningSimulator
+from tests.plugins.commands import dspex
 from tests.plugins.service import config, running_service
-
-
-def dspex(directory: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("DSPEX_", "DATABASE_URL"))
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "dspex", *arguments],
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        env=clean,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def test_a_signature_runs_without_a_server(tmp_path: Path) -> None:

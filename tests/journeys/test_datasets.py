@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from tests.conftest_simulator import RunningSimulator
-from tests.journeys.test_batch_commands import command, lines
+from tests.journeys.test_batch_commands import lines
+from tests.plugins.commands import command
 from tests.plugins.service import config, running_service
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "datasets"

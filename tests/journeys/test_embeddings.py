@@ -2,11 +2,8 @@
 
 import base64
 import json
-import os
 import shutil
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +12,7 @@ import pytest
 
 from dspex.providers.language_models.simulator.embeddings import embed
 from tests.conftest_simulator import RunningSimulator
+from tests.plugins.commands import dspex
 from tests.plugins.pools import PROJECT
 from tests.plugins.redis import own_redis
 from tests.plugins.service import Service, running_service
@@ -47,15 +45,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(place: Path, simulator_process: RunningSimulator) -> Iterator[Service]:
     with running_service(place, CONFIG.format(url=simulator_process.base_url)) as running:
         yield running
-
-
-def dspex(place: Path, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("DSPEX_", "DATABASE"))}
-    command = [sys.executable, "-m", "dspex", *arguments]
-    done = subprocess.run(command, cwd=place, env=clean, capture_output=True, text=True, check=False)
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 def test_texts_are_embedded_kept_and_paid_once(service: Service, simulator: RunningSimulator) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest_simulator import RunningSimulator
 from tests.journeys.test_background import until
-from tests.journeys.test_batch_commands import _environment, command
+from tests.plugins.commands import clean_environment, command
 from tests.plugins.service import config, running_service
 
 PROGRAMS = """\
@@ -182,7 +182,7 @@ def test_an_interrupted_one_goes_on_here_and_a_node_does_it_alone(
     process = subprocess.Popen(
         [sys.executable, "-m", "dspex", "eval", "run", "qa", "rows", "--concurrency", "2"],
         cwd=tmp_path,
-        env=_environment(),
+        env=clean_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -221,7 +221,7 @@ def test_an_interrupted_one_goes_on_here_and_a_node_does_it_alone(
         watching = subprocess.Popen(
             [sys.executable, "-m", "dspex", "eval", "run", "qa", "rows", "--no-cache", "--concurrency", "2"],
             cwd=tmp_path,
-            env=_environment(),
+            env=clean_environment(),
             stderr=subprocess.PIPE,
         )
         watched = until(lambda: running(scored=2), 90)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.journeys.test_background import ended
-from tests.journeys.test_batch_commands import command
+from tests.plugins.commands import command
 from tests.plugins.service import Service, running_service
 from tests.streaming import ACCEPT, read
 

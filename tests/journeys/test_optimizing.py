@@ -3,12 +3,11 @@
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from tests.conftest_simulator import running_simulator
+from tests.plugins.commands import dspex
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "optimize.md").read_text(encoding="utf-8")
@@ -24,19 +23,6 @@ def steps() -> Iterator[tuple[list[str], str | None]]:
         command = shlex.split(found.group(1).replace("\\\n", " "))
         if command[1] != "simulator":
             yield command[1:], found.group("printed")
-
-
-def dspex(place: Path, *arguments: str, status: int = 0) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run(
-        [sys.executable, "-m", "dspex", *arguments],
-        cwd=place,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == status, (arguments, done.stderr)
-    return done
 
 
 def test_the_guide_works_from_top_to_bottom(tmp_path: Path) -> None:

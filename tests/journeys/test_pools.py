@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import psutil
 import pytest
 
 from tests.conftest_simulator import RunningSimulator
+from tests.plugins.commands import dspex
 from tests.plugins.pools import PROJECT
 from tests.plugins.service import Service, running_service
 from tests.streaming import ACCEPT, put_together, read
@@ -86,14 +85,6 @@ def service(place: Path, simulator_process: RunningSimulator) -> Iterator[Servic
     settings = config(simulator_process.base_url)
     with running_service(place, settings, environment={"SECRET_KEY": SECRET}) as running:
         yield running
-
-
-def dspex(place: Path, *arguments: str) -> str:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("DSPEX_", "DATABASE"))}
-    command = [sys.executable, "-m", "dspex", *arguments]
-    done = subprocess.run(command, cwd=place, env=clean, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def program(service: Service, name: str) -> dict[str, Any]:
@@ -224,19 +215,20 @@ def test_a_worker_can_not_look_into_another_one_or_use_it(service: Service) -> N
 
 def test_operators_see_and_replace_the_workers(service: Service, place: Path) -> None:
     def listed() -> list[dict[str, Any]]:
-        pools = json.loads(dspex(place, "pools", "list", "--json", "--url", service.url))
+        pools = json.loads(dspex(place, "pools", "list", "--json", "--url", service.url).stdout)
         assert pools[0]["restarts"] == 0
         return workers_shown(pools)
 
     before = {one["pid"] for one in listed()}
     assert len(before) == 2
-    assert "workers of general are being replaced" in dspex(
-        place, "pools", "recycle", "general", "--url", service.url
+    assert (
+        "workers of general are being replaced"
+        in dspex(place, "pools", "recycle", "general", "--url", service.url).stdout
     )
     deadline = time.monotonic() + 60
     while before & (after := {one["pid"] for one in listed()}) or len(after) != 2:
         assert time.monotonic() < deadline
-    table = dspex(place, "pools", "list", "--url", service.url)
+    table = dspex(place, "pools", "list", "--url", service.url).stdout
     assert "ready" in table
     assert str(service.process.pid) in table
 

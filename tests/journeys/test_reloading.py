@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import httpx
 import pytest
 
 from tests.conftest_simulator import RunningSimulator
+from tests.plugins.commands import command
 from tests.plugins.service import Service, config, running_service
 from tests.plugins.workers import running_worker
 
@@ -54,8 +54,7 @@ def write(directory: Path, text: str) -> None:
 
 
 def reload(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dspex", "reload", *arguments]
-    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
+    return command(directory, "reload", *arguments)
 
 
 def test_a_hangup_brings_the_new_file_into_force(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest_simulator import RunningSimulator
-from tests.journeys.test_command_line import dspex
+from tests.plugins.commands import dspex
 from tests.plugins.service import Service, free_port, running_service
 
 ASK = {"question": "Which?"}

@@ -1,15 +1,13 @@
 """Limits, budgets and costs as callers and operators meet them: over HTTP and on the command line."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest_simulator import RunningSimulator
+from tests.plugins.commands import dspex
 from tests.plugins.service import Service, running_service
 
 PROGRAMS = """\
@@ -47,14 +45,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def service(place: Path, simulator: RunningSimulator) -> Any:
     with running_service(place, config(simulator.base_url)) as running:
         yield running
-
-
-def dspex(place: Path, *arguments: str) -> str:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("DSPEX_", "DATABASE"))}
-    command = [sys.executable, "-m", "dspex", *arguments]
-    done = subprocess.run(command, cwd=place, env=clean, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def refused(service: Service, program: str, **more: Any) -> dict[str, Any]:
@@ -120,15 +110,15 @@ def test_limits_budgets_and_costs(service: Service, place: Path) -> None:
     assert budget["left_usd"] >= 0
 
     assert service.stop() == 0
-    (budget,) = json.loads(dspex(place, "budgets", "--json"))
+    (budget,) = json.loads(dspex(place, "budgets", "--json").stdout)
     assert budget["spent_usd"] == pytest.approx(costs["capped"]["cost_usd"], abs=1e-8)
     assert budget["reserved_usd"] == 0
-    listed = json.loads(dspex(place, "costs", "--by", "program", "--by", "model", "--json"))
+    listed = json.loads(dspex(place, "costs", "--by", "program", "--by", "model", "--json").stdout)
     assert {(line["program"], line["model"]) for line in listed["data"]} >= {
         ("qa", "main"),
         ("crowded", "narrow"),
     }
-    table = dspex(place, "costs", "--since", "2026-01-01", "--until", "2100-01-01")
+    table = dspex(place, "costs", "--since", "2026-01-01", "--until", "2100-01-01").stdout
     assert table.splitlines()[0].split() == [
         *("DAY", "PROGRAM", "MODEL", "KEY", "EXECUTIONS", "INPUT", "OUTPUT", "USD", "SAVED", "UNPRICED")
     ]
