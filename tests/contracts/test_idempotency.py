@@ -10,8 +10,11 @@ import pytest
 from dspex.configuration.settings import Settings
 from dspex.executions.idempotency import Idempotency
 from dspex.executions.records import Execution, ExecutionError, ExecutionStatus, IdempotencyClaim
+from dspex.jobs.records import Job
+from dspex.jobs.service import Jobs
 from dspex.kit.clock import SystemClock
 from dspex.kit.errors import Conflict, Exhausted, Unavailable
+from dspex.kit.signals import LocalSignals
 from dspex.storage.opening import open_database
 from tests.contracts.conftest import Stores
 from tests.contracts.test_recorder import write_lock
@@ -36,10 +39,34 @@ class Runs:
         return done
 
 
+class Submits:
+    """Takes executions to be run in the background; `leave` is raised once the first one is stored with its job."""
+
+    def __init__(self, stores: Stores, leave: BaseException) -> None:
+        self._stores, self._leave = stores, leave
+        self.ids: list[str] = []
+
+    async def __call__(self, execution_id: str) -> Execution:
+        self.ids.append(execution_id)
+        pending = execution(id=execution_id, status="pending", node="")
+        await self._stores.background.submit(job_of(pending), pending)
+        if len(self.ids) == 1:
+            raise self._leave
+        return pending
+
+
+def job_of(pending: Execution) -> Job:
+    at = pending.created_at
+    return Job(pending.id, pending.project, "execution", "llm_calls", at, at, {})
+
+
 def idempotency(stores: Any) -> Idempotency:
     hour = timedelta(hours=1)
     clock = SystemClock()
-    return Idempotency(stores.executions, stores.nodes, clock, "n", dead_after=hour)
+    jobs = Jobs(stores.jobs, LocalSignals(), clock, {})
+    return Idempotency(
+        stores.executions, stores.nodes, clock, "n", dead_after=hour, in_background=jobs.is_open
+    )
 
 
 @pytest.mark.parametrize("leave", [asyncio.CancelledError(), Unavailable("away", code="x")], ids=repr)
@@ -52,6 +79,32 @@ async def test_what_is_on_record_is_not_run_again(
         await keys.run("default", "k", "d", runs, timeout_s=60)
     answer, replayed = await keys.run("default", "k", "d", runs, timeout_s=60)
     assert replayed and [answer.id] == runs.ids
+
+
+@pytest.mark.parametrize("leave", [asyncio.CancelledError(), Unavailable("away", code="x")], ids=repr)
+async def test_what_waits_in_the_background_is_not_submitted_again(
+    stores: Stores, leave: BaseException
+) -> None:
+    keys, submits = idempotency(stores), Submits(stores, leave)
+    with pytest.raises(type(leave)):
+        await keys.run("default", "k", "d", submits, timeout_s=60)
+    answer, replayed = await keys.run("default", "k", "d", submits, timeout_s=60)
+    assert replayed and [answer.id] == submits.ids
+
+
+async def test_what_was_submitted_and_cancelled_since_frees_the_key(stores: Stores) -> None:
+    keys, submits = idempotency(stores), Submits(stores, Unavailable("away", code="x"))
+
+    async def submit_and_cancel(execution_id: str) -> Execution:
+        try:
+            return await submits(execution_id)
+        finally:
+            await stores.recorder.record(execution(id=execution_id, status="cancelled"))
+
+    with pytest.raises(Unavailable):
+        await keys.run("default", "k", "d", submit_and_cancel, timeout_s=60)
+    _, replayed = await keys.run("default", "k", "another body", submits, timeout_s=60)
+    assert not replayed
 
 
 async def test_what_another_node_has_on_record_as_running_is_not_run_again(stores: Stores) -> None:
@@ -133,6 +186,22 @@ async def test_a_cancelled_caller_hears_of_it_after_the_commit(database_url: str
             assert task.done()
             if steps or not cancelled:
                 assert await database.executions.get("default", one.id) == one
+
+
+async def test_who_submits_and_is_cancelled_hears_of_it_after_the_commit(database_url: str) -> None:
+    async with open_database(Settings(database_url=database_url)) as database:
+        first = execution(status="pending", node="")
+        # The stores behind it are made for the first one.
+        await database.background.submit(job_of(first), first)
+        for steps in range(1, 30):
+            one = execution(status="pending", node="")
+            task = asyncio.create_task(database.background.submit(job_of(one), one))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task], timeout=10)
+            assert task.done()
+            assert await database.executions.get("default", one.id) is not None
 
 
 async def test_those_who_wait_get_the_answer_that_they_waited_for(stores: Stores) -> None:

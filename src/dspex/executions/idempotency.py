@@ -81,7 +81,7 @@ class Idempotency:
 
         `timeout_s` is the longest an execution may take. What runs on this node is waited for. Raises Conflict:
         idempotency_key_reused for another body, idempotency_in_progress while another node runs it. Errors of
-        `execute` pass through; they free the key unless the execution was recorded as completed or failed before.
+        `execute` pass through; they free the key unless what it stored before answers the key, or will.
         """
         place = (project, key)
         stale_after = timedelta(seconds=timeout_s) + COMPILING
@@ -165,7 +165,7 @@ class Idempotency:
         try:
             # A cancellation may arrive while the record is committed: only the store knows what came of it.
             execution = await self._store.get(claim.project, claim.execution_id)
-            if execution is None or execution.status not in ANSWERED:
+            if execution is None or not await self._stands(execution):
                 await self._store.release(claim.project, claim.key, execution_id=claim.execution_id)
         except DspexError as error:
             # The claim stays: the next request with this key finds the record, or that there is none.

@@ -11,7 +11,7 @@ class BackgroundStore(Protocol):
     """Jobs and the executions they are for, written together or not at all. A job has the id of its execution."""
 
     async def submit(self, job: Job, execution: Execution) -> None:
-        """Both, committed on return."""
+        """Both, committed on return. Who is cancelled meanwhile hears of it after the commit."""
         ...
 
     async def change(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from dspex.executions.records import Execution
 from dspex.jobs.records import Job
+from dspex.kit.finishing import finished
 from dspex.storage.sessions import Sessions, WriteSession
 from dspex.storage.stores.execution_rows import execution_row
 from dspex.storage.stores.jobs import add_jobs, change_job
@@ -17,6 +18,10 @@ class StoredBackground:
         self._sessions = sessions
 
     async def submit(self, job: Job, execution: Execution) -> None:
+        # Who is cancelled meanwhile has to find out afterwards whether it was stored.
+        await finished(self._submit(job, execution))
+
+    async def _submit(self, job: Job, execution: Execution) -> None:
         async with self._sessions.writing() as session:
             await add_jobs(session, [job])
             await self._save(session, execution)
