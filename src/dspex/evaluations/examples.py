@@ -80,6 +80,11 @@ class Keeping:
         if execution.status == "cancelled" and not self._run.cancelled:
             # The worker stops: another one does it.
             return None
+        if rules.is_cut_short(execution):
+            # No failure of the program's. What was asked and paid for before is on record, nothing else is.
+            if not execution.calls:
+                return None
+            execution = replace(execution, status="cancelled")
         await self._recorder.record(execution, behind=True)
         return execution
 

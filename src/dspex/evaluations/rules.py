@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from dspex.evaluations.records import Evaluation, ExampleFailure, Origin
 from dspex.executions.background.rules import snooze_s
 from dspex.executions.records import Execution, ExecutionError
+from dspex.gateway.records import CAPPED
 from dspex.jobs.records import Job
 from dspex.kit.errors import DspexError
 
@@ -34,8 +35,8 @@ _OF_PROGRAM = frozenset(
     }
 )
 _MAY_PASS = frozenset({"unavailable", "timeout", "exhausted"})
-# The budget of the key or of the program is used up: no later example fares better.
-SPENT = frozenset({"budget_exhausted", "evaluation_budget"})
+# The evaluation may spend no more, or the budget of the key or of the program is used up: no example fares better.
+SPENT = frozenset({"budget_exhausted", CAPPED})
 
 
 def execution_id_of(evaluation_id: str, position: int) -> str:
@@ -65,9 +66,16 @@ def may_pass(error: ExecutionError | None) -> bool:
 
 def is_final(execution: Execution) -> bool:
     """Whether nothing would be gained by running it again."""
+    if is_cut_short(execution):
+        return True
     return execution.status in ("completed", "failed") and not (
         may_pass(execution.error) or snooze_s(execution.error) is not None
     )
+
+
+def is_cut_short(execution: Execution) -> bool:
+    """Whether it ended for no other reason than that its evaluation may spend no more."""
+    return execution.error is not None and execution.error.code == CAPPED
 
 
 def failure_of(error: ExecutionError) -> ExampleFailure:

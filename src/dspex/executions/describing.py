@@ -69,11 +69,15 @@ def ended(
     outcome: Outcome,
     calls: Sequence[LanguageModelCall],
     progress: Progress,
+    held: Waiting | None = None,
 ) -> Execution:
-    """Its final record, completed or failed."""
+    """Its final record, completed or failed. What its calls were `held` by a cap is no time that the program took."""
     mocked = isinstance(begun.runnable.run, Mock)
-    duration_ms = (clock.monotonic() - begun.monotonic) * 1000
+    lasted_ms = (clock.monotonic() - begun.monotonic) * 1000
     waited_ms = outcomes.waited_ms(calls)
+    # Where one call was held while another was answered, the answer's time counts.
+    without_ms = lasted_ms - (0.0 if held is None else held.total_s * 1000)
+    duration_ms = min(max(without_ms, waited_ms), lasted_ms)
     return Execution(
         **_known(begun),
         status="failed" if outcome.error else "completed",
@@ -95,13 +99,13 @@ def ended(
 
 
 def finished(
-    begun: Begun, outcome: Outcome, execution: Execution, waiting: Waiting | None = None
+    begun: Begun, clock: Clock, outcome: Outcome, execution: Execution, waiting: Waiting | None = None
 ) -> ExecutionFinished:
-    """`waiting` is how long a program in a pool waited for models."""
+    """Right after it `ended`. `waiting` is how long a program in a pool waited for models."""
     thresholds = begun.runnable.settings.alerts
     pool_s = None
-    if waiting is not None and execution.duration_ms is not None:
-        pool_s = max(execution.duration_ms / 1000 - waiting.total_s, 0.0)
+    if waiting is not None:
+        pool_s = max(clock.monotonic() - begun.monotonic - waiting.total_s, 0.0)
     return ExecutionFinished(
         execution, begun.request.size, outcome.size, thresholds, begun.span, pool_s=pool_s
     )

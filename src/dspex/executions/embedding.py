@@ -22,7 +22,15 @@ from dspex.executions.recording import in_any_case
 from dspex.executions.records import Execution, ExecutionError, ExecutionStatus
 from dspex.executions.requests import Bounds
 from dspex.executions.service import DEFECT, GRACE_S
-from dspex.gateway.records import CallContext, Cap, EmbeddingReply, EmbeddingRequest, Lane, LanguageModelCall
+from dspex.gateway.records import (
+    CAPPED,
+    CallContext,
+    Cap,
+    EmbeddingReply,
+    EmbeddingRequest,
+    Lane,
+    LanguageModelCall,
+)
 from dspex.gateway.service import LanguageModelGateway
 from dspex.gateway.vectors import NUMBER_BYTES
 from dspex.kit.clock import Clock
@@ -30,6 +38,7 @@ from dspex.kit.errors import DspexError, Exhausted, Invalid, Missing, Problem, T
 from dspex.kit.facts import Facts
 from dspex.kit.ids import new_id
 from dspex.kit.tracing import TraceContext
+from dspex.kit.waiting import Waiting
 from dspex.programs.rules import EMBEDDINGS
 
 log = structlog.get_logger(__name__)
@@ -120,6 +129,7 @@ class Embeddings:
             cache=order.cache or self._policy,
             trace=None if order.trace is None else order.trace.child(),
             cap=order.cap,
+            held=Waiting(self._clock),
         )
         try:
             outcome = await self._asked(order, call)
@@ -166,7 +176,8 @@ class Embeddings:
         started: float,
     ) -> ExecutionFinished:
         reply, error = (None, outcome) if isinstance(outcome, ExecutionError) else (outcome, None)
-        duration_ms = (self._clock.monotonic() - started) * 1000
+        held_s = 0.0 if call.held is None else call.held.total_s
+        duration_ms = (self._clock.monotonic() - started - held_s) * 1000
         # Batches are asked at the same time: what they waited together may be more than it took.
         waited_ms = sum(one.latency_ms for one in call.calls)
         execution = Execution(
@@ -200,7 +211,8 @@ class Embeddings:
 def _status(error: ExecutionError | None) -> ExecutionStatus:
     if error is None:
         return "completed"
-    return "cancelled" if error is GONE else "failed"
+    # A cap that has no more room for it says nothing of the model.
+    return "cancelled" if error is GONE or error.code == CAPPED else "failed"
 
 
 def _size(vectors: Sequence[bytes]) -> Mapping[str, Any]:

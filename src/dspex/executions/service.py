@@ -158,7 +158,9 @@ class ExecutionService:
                     teller.began(begun.execution_id, runnable.name, runnable.version)
                     teller.settle(hit[0].outputs or {})
                 execution = describing.ended(begun, self._clock, policy, hit[0], [hit[1]], NO_STEPS)
-                return await self._recorded(request, describing.finished(begun, hit[0], execution))
+                return await self._recorded(
+                    request, describing.finished(begun, self._clock, hit[0], execution)
+                )
         # Answers that are kept go on while the database is away; a model is not paid for what can't be recorded.
         self._recorder.check()
         if teller is not None:
@@ -184,6 +186,7 @@ class ExecutionService:
             # What goes on between a module in a pool and its models is no text of its fields.
             sink=teller if isinstance(runnable.run, CompiledProgram) else None,
             waiting=Waiting(self._clock) if isinstance(runnable.run, PooledProgram) else None,
+            held=None if request.keeper is None else Waiting(self._clock),
         )
         outcome, progress = Outcome(), self._progress(runnable, request)
         try:
@@ -212,16 +215,16 @@ class ExecutionService:
             reason = "The caller went away." if left else "The node stopped before the answer came."
             gone = ExecutionError("cancelled", "cancelled", "CancelledError", reason)
             execution = describing.ended(
-                begun, self._clock, policy, Outcome(error=gone), call.calls, progress
+                begun, self._clock, policy, Outcome(error=gone), call.calls, progress, call.held
             )
             cancelled = replace(execution, status="cancelled")
-            fact = describing.finished(begun, outcome, cancelled, call.waiting)
+            fact = describing.finished(begun, self._clock, outcome, cancelled, call.waiting)
             await self._kept_or_recorded(request, fact)
             raise
         if teller is not None and outcome.error is None:
             teller.settle(outcome.outputs or {})
-        execution = describing.ended(begun, self._clock, policy, outcome, call.calls, progress)
-        fact = describing.finished(begun, outcome, execution, call.waiting)
+        execution = describing.ended(begun, self._clock, policy, outcome, call.calls, progress, call.held)
+        fact = describing.finished(begun, self._clock, outcome, execution, call.waiting)
         if self._cut_short(runnable, request, outcome, deadline):
             fact = replace(fact, cut_short=True)
         return await self._recorded(request, fact)

@@ -76,11 +76,15 @@ class Dialect(Struct, frozen=True):
     instruction_role: str = "system"
 
 
+# The code of a cap's refusal.
+CAPPED = "evaluation_budget"
+
+
 class Cap(Protocol):
     """A limit of what one piece of work may spend, in US dollars."""
 
     async def reserve(self, usd: float) -> None:
-        """Before a call that costs so much at most. Raises Exhausted when that does not fit any more."""
+        """Before a call that costs so much at most. Raises Exhausted (code CAPPED) when it does not fit any more."""
         ...
 
     async def settle(self, reserved_usd: float, cost_usd: float) -> None:
@@ -321,7 +325,8 @@ class CallContext(Struct, frozen=True):
     limits by itself, without holding up anything. `admission` is waited for before each attempt: it does not return
     to a process that has lost what it works on. `cap` limits what the work may cost that the call belongs to. `sink` is
     told the text of attempts while it comes; an answer that nobody was asked for, from a cache or an identical call, is
-    not told to it. `waiting` counts how long a program in a pool waits for the gateway, whatever that waits for itself.
+    not told to it. `waiting` counts how long a program in a pool waits for the gateway, whatever that waits for itself;
+    `held` how long calls wait until the `cap` has room for them.
     """
 
     execution_id: str
@@ -342,6 +347,7 @@ class CallContext(Struct, frozen=True):
     cap: Cap | None = None
     sink: TextSink | None = None
     waiting: Waiting | None = None
+    held: Waiting | None = None
     calls: list[LanguageModelCall] = field(default_factory=list)
     cached: list[str] = field(default_factory=list)
 

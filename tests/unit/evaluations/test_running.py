@@ -10,10 +10,12 @@ import pytest
 from msgspec.structs import replace
 
 from dspex.evaluations import examples
+from dspex.evaluations.budget import Cap
+from dspex.evaluations.examples import Keeping
 from dspex.evaluations.metrics.errors import MetricFailed
 from dspex.evaluations.metrics.records import Score
 from dspex.evaluations.records import Evaluation
-from dspex.evaluations.rules import execution_id_of
+from dspex.evaluations.rules import execution_id_of, is_final
 from dspex.evaluations.scoring import Answered, Scorer, Scoring
 from dspex.executions.facts import ExecutionFinished
 from dspex.executions.ports import Keeper
@@ -21,6 +23,7 @@ from dspex.executions.records import ExecutionError
 from dspex.jobs import rules as job_rules
 from dspex.kit.errors import Exhausted, Unavailable
 from dspex.kit.ids import is_id, new_id
+from tests.interfaces.node import TestNode
 from tests.making import NOON, execution
 from tests.unit.evaluations.working import House, Parts, Saying, prepared, right, until
 
@@ -537,3 +540,20 @@ def test_executions_of_examples_have_ids_of_their_own() -> None:
     assert all(is_id(made) and made[14] == "7" and made[19] in "89ab" for made in ids)
     assert execution_id_of(one, 1)[:13] == one[:13]
     assert execution_id_of(one, 1) == execution_id_of(one, 1)
+
+
+@pytest.mark.parametrize(("calls", "recorded"), [((), []), (({"cache": "hit"},), ["cancelled"])])
+async def test_what_the_budget_cuts_short_is_no_failure_of_the_program(
+    calls: tuple[Any, ...], recorded: list[str]
+) -> None:
+    node = TestNode()
+    run: Any = None
+    keeping = Keeping(node.executions, run, Cap(1.0, 0.0))
+    error = ExecutionError("exhausted", "evaluation_budget", "Exhausted", "used up")
+    cut = execution(id="e", status="failed", outputs=None, error=error, calls=calls)
+    kept = await keeping.keep(cut)
+    assert [one.status for one in (kept,) if one is not None] == recorded
+    found = await node.executions.get("default", "e")
+    assert [one.status for one in (found,) if one is not None] == recorded
+    # Whoever goes on with the evaluation does not ask again, and counts what was paid.
+    assert kept is None or is_final(kept)

@@ -8,6 +8,7 @@ import pytest
 
 from dspex.access.records import LOCAL_OPERATOR
 from dspex.configuration.settings import Settings
+from dspex.evaluations.budget import Cap
 from dspex.evaluations.metrics.errors import MetricFailed
 from dspex.evaluations.metrics.judging import JUDGE
 from dspex.evaluations.metrics.records import MetricSpec, Score
@@ -16,7 +17,8 @@ from dspex.evaluations.python_scoring import NoPool
 from dspex.evaluations.scoring import Answered, GroupScorer, JudgeScorer, Scoring, SimilarityScorer
 from dspex.executions.errors import WorkerDied
 from dspex.executions.ports import PoolHost
-from dspex.executions.records import Execution
+from dspex.executions.records import Execution, ExecutionFilter
+from dspex.gateway.records import CallContext
 from dspex.kit.errors import Invalid, Unavailable
 from dspex.programs.definitions import choose_model, define
 from dspex.programs.records import ProgramSettings
@@ -101,6 +103,30 @@ async def test_similarity_is_by_vectors() -> None:
     with pytest.raises(MetricFailed) as told:
         await scorer().score(answered("\ud800", "four"), LOCAL_OPERATOR)
     assert told.value.code == "not_encodable"
+
+
+async def test_embeddings_that_a_budget_has_no_room_for_are_no_failure_of_their_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = TestNode()
+
+    async def refuse(request: Any, call: CallContext) -> None:
+        assert call.cap is not None
+        await call.cap.reserve(2.0)
+
+    embeddings = node.services.embeddings
+    monkeypatch.setattr(embeddings._gateway, "embed", refuse)
+    spec = MetricSpec("semantic_similarity")
+    scorer = SimilarityScorer(spec, "v", "vectors", embeddings, None, Cap(1.0, 0.0))
+    refused = await scorer.score(answered("four", "4"), LOCAL_OPERATOR)
+    assert refused.error is not None and refused.error.code == "evaluation_budget"
+    (kept,) = await accounts(node)
+    assert (kept.program, kept.status, kept.cost_usd) == ("embeddings", "cancelled", 0.0)
+
+
+async def accounts(node: TestNode) -> Sequence[Execution]:
+    where = ExecutionFilter()
+    return (await node.executions.list("default", where, sort="created_at", limit=9, cursor=None)).data
 
 
 async def test_examples_that_come_together_are_scored_together() -> None:

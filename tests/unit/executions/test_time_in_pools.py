@@ -5,16 +5,19 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dspex.access.records import LOCAL_OPERATOR
 from dspex.executions.facts import ExecutionFinished
 from dspex.executions.native.answers import Answer
+from dspex.executions.records import Execution
 from dspex.gateway.errors import LMServerError
 from dspex.gateway.records import CallContext
 from dspex.kit.waiting import Waiting
 from tests.clock import FakeClock
 from tests.unit.executions.test_caching import World, runnable
 from tests.unit.executions.test_caching_in_pools import program
+from tests.unit.executions.test_embedding_calls import line
 from tests.unit.executions.test_pool_host import Gateway, asked, host
 
 
@@ -101,3 +104,35 @@ async def test_what_runs_in_no_pool_took_no_time_in_one() -> None:
     world.facts.subscribe(ExecutionFinished, told.append)
     await world.predict()
     assert [one.pool_s for one in told] == [None]
+
+
+class Keeper:
+    cap = None
+
+    async def own(self) -> None: ...
+
+    async def keep(self, execution: Execution) -> Execution | None:
+        return execution
+
+
+@pytest.mark.parametrize(("answered_ms", "took_ms"), [(2000.0, 4000.0), (4500.0, 4500.0), (99_000.0, 7000.0)])
+async def test_what_a_cap_held_is_no_time_of_the_execution(answered_ms: float, took_ms: float) -> None:
+    """Unless another call of it was answered meanwhile."""
+    world, told = World(), []
+    world.facts.subscribe(ExecutionFinished, told.append)
+
+    class Held:
+        async def run(self, program: Any, inputs: Any, parameters: Any, call: CallContext, *_: Any) -> Answer:
+            assert call.waiting is not None and call.held is not None
+            call.calls.append(replace(line("main"), latency_ms=answered_ms))
+            world.clock.advance(2.0)
+            with call.waiting.one():
+                with call.held.one():
+                    world.clock.advance(3.0)
+                world.clock.advance(2.0)
+            return Answer({"b": 0.5}, 10, ())
+
+    world.service._pools = Held()  # type: ignore[assignment]
+    execution = await world.predict(runnable(run=program(repeatable=True)), keeper=Keeper())
+    assert (execution.duration_ms, execution.overhead_ms) == (took_ms, max(took_ms - answered_ms, 0.0))
+    assert [one.pool_s for one in told] == [2.0]

@@ -16,6 +16,7 @@ from dspex.gateway.leases import BudgetLeases
 from dspex.gateway.records import LanguageModelReply, Usage
 from dspex.gateway.steps.budgets import Budgets
 from dspex.kit.errors import Exhausted, Invalid, Unavailable
+from dspex.kit.waiting import Waiting
 from dspex.providers.memory.budgets import MemoryBudgets
 from dspex.providers.memory.executions import MemoryExecutions, MemoryNodes
 from tests.clock import FakeClock
@@ -358,3 +359,17 @@ async def test_the_cap_of_a_piece_of_work_holds_with_its_calls_in_flight(bench: 
         await bench.gateway.complete(request(), context(cap=cap))
     assert told.value.code == "evaluation_budget"
     assert (bench.model.asked, bench.ledger.asked) == (7, 0)
+
+
+async def test_how_long_a_cap_had_no_room_for_a_call_is_known(bench: Bench) -> None:
+    cap, held = Cap(0.3, spent_usd=0.0), [Waiting(bench.clock), Waiting(bench.clock)]
+    bench.model.outcomes.extend([None, None])
+    asked = [
+        asyncio.create_task(bench.gateway.complete(request(), context(cap=cap, held=one))) for one in held
+    ]
+    await until(lambda: bench.model.asked == 1)
+    bench.clock.advance(3.0)
+    bench.model.released.set()
+    await asyncio.gather(*asked)
+    bench.clock.advance(3.0)
+    assert [one.total_s for one in held] == [0.0, 3.0]

@@ -1,6 +1,7 @@
 """Budgets: what a call may cost is reserved before it, what it did cost is settled after it."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from dspex.gateway.accounting import CallsApart, estimate, given_up
 from dspex.gateway.budgeting import nanodollars
@@ -31,7 +32,9 @@ class Budgets:
         prompt = await self._dearest(passage, Usage(usage.input_tokens, 0, usage.input_tokens))
         apart = CallsApart(passage)
         if cap is not None:
-            await cap.reserve(whole)
+            held = passage.context.held
+            with nullcontext() if held is None else held.one():
+                await cap.reserve(whole)
         try:
             reserved = await self._leases.reserve(owners, nanodollars(whole))
             try:
