@@ -12,7 +12,7 @@ from dspex.application.commands import application
 from dspex.interfaces.cli.app import build
 from dspex.interfaces.cli.evaluation_output import print_comparison
 from dspex.interfaces.cli.output import print_fields, print_json, print_table
-from dspex.interfaces.cli.programs import _print_lineage
+from dspex.interfaces.cli.program_output import print_lineage, print_program, print_version
 
 
 def test_text_without_a_utf8_form_is_printed_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +146,7 @@ def test_scores_have_four_decimals(capsys: pytest.CaptureFixture[str]) -> None:
         **{"train_rows": 9, "baseline_score": 0.4, "score": 0.8166666666666667, "scored_on": "held out"},
         **{"cost_usd": None, "optimization": "o"},
     }
-    _print_lineage(lineage)
+    print_lineage(lineage)
     assert "0.4000 -> 0.8167 (held out)" in capsys.readouterr().out
 
 
@@ -162,6 +162,40 @@ def test_two_evaluations_tell_what_their_metric_cost_where_it_cost_something(
     assert [line[1:] for line in told if "metric_cost_usd" in line] == (
         [["0.25", "0.25"]] if metric_usd else []
     )
+
+
+def test_a_version_is_shown_with_how_it_was_made_and_its_evaluations(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lineage = {
+        **{"optimizer": "Ensemble", "parent": {"version": 1}, "dataset": {"name": "rows", "version": 1}},
+        **{
+            "train_rows": 9,
+            "baseline_score": 0.4,
+            "score": 0.75,
+            "scored_on": "validation",
+            "cost_usd": None,
+        },
+        **{"optimization": "o", "ensemble_of": [2, 3], "metric": {"name": "f1"}, "cost_usd_per_call": 0.001},
+    }
+    version = {
+        **{"program": "qa", "version": 4, "status": "optimized", "digest": "d" * 64, "created_at": "2026"},
+        **{"lineage": lineage, "pipeline": None, "model": "main"},
+    }
+    evaluation = {
+        **{"id": "e", "metric": {"name": "exact_match"}, "dataset": "held", "dataset_version": 2},
+        "result": {"mean": 0.5, "failed": 1},
+    }
+    print_version(version, [evaluation])
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["made", "by", "Ensemble,", "of", "version", "1"] in told
+    assert ["votes", "of", "versions", "2,", "3"] in told
+    assert ["metric", "f1"] in told
+    assert ["e", "exact_match", "held@2", "0.5000", "1"] in told
+    program = {"name": "qa", "version": {**version, "lineage": None}}
+    print_program(program, [version, {**version, "version": 1, "lineage": None}])
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[:3] for line in told[-2:]] == [["4", "optimized", "0.7500"], ["1", "optimized", "-"]]
 
 
 GROUPS = (

@@ -82,6 +82,10 @@ def test_a_program_saved_by_dspy_is_imported_deployed_and_exported(
         assert service.predict("qa", {"question": "3+3?"}).json()["version"] in (1, 2)
         shown = json.loads(dspex(tmp_path, "programs", "show", "qa", "--json").stdout)
         assert shown["deployed_version"] == 2
+        first = json.loads(dspex(tmp_path, "programs", "show", "qa", "1", "--json").stdout)
+        assert (first["program"], first["version"], first["status"]) == ("qa", 1, "ready")
+        assert first["evaluations"] == []
+        assert "no version 9" in dspex(tmp_path, "programs", "show", "qa", "9", status=1).stderr
         difference = json.loads(dspex(tmp_path, "programs", "diff", "qa", "1", "2").stdout)
         assert difference["predictors"][0]["demos_added"] == [{"question": "2+2?", "answer": "4"}]
         dspex(tmp_path, "programs", "export", "qa", "--output", "exported.json")

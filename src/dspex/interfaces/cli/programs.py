@@ -6,25 +6,26 @@ from typing import Annotated, Any
 import typer
 
 from dspex.access.records import DEFAULT_PROJECT
+from dspex.evaluations.records import EvaluationFilter
 from dspex.interfaces.cli.deploying import SOON, ForceOption, NameArgument, deploy_here, say_deployed
 from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import (
     ConfigOption,
     JsonOption,
     ProjectOption,
-    print_fields,
     print_json,
     print_table,
-    score_text,
 )
 from dspex.interfaces.cli.ports import Application
+from dspex.interfaces.cli.program_output import print_program, print_version
 from dspex.interfaces.cli.session import Operation, with_services
-from dspex.interfaces.shared import presenters
+from dspex.interfaces.shared import evaluation_presenters, presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit import json
 from dspex.kit.errors import Invalid
 from dspex.programs.records import Program, Version
 
+MOST_EVALUATIONS = 20
 VersionOption = Annotated[int | None, typer.Option("--version", "-v", help="A version's number.")]
 
 
@@ -61,11 +62,23 @@ def add_to(app: typer.Typer, application: Application) -> None:
     @group.command()
     def show(
         name: NameArgument,
+        version: Annotated[
+            int | None, typer.Argument(help="A version's number [all of the program].")
+        ] = None,
         project: ProjectOption = DEFAULT_PROJECT,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
-        """One program and its versions."""
+        """One program and its versions, or one version: how it was made, and what evaluations say of it."""
+        if version is not None:
+            found, evaluations = with_services(
+                application, config, lambda services: _version(services, project, name, version)
+            )
+            if as_json:
+                print_json({**found, "evaluations": evaluations})
+            else:
+                print_version(found, evaluations)
+            return
 
         async def use(services: Services) -> tuple[Any, list[Any]]:
             program = await services.programs.get(project, name)
@@ -75,18 +88,8 @@ def add_to(app: typer.Typer, application: Application) -> None:
         program, versions = with_services(application, config, use)
         if as_json:
             print_json({**program, "versions": versions})
-            return
-        version = program["version"]
-        print_fields(program, ("name", "description", "status", "source", "deployed_version", "on_violation"))
-        print_fields(version, ("module", "adapter", "model", "executor", "executor_reason", "error"))
-        _print_lineage(version["lineage"])
-        if version["pipeline"] is not None:
-            typer.echo("")
-            columns = ("name", "module", "model", "when")
-            print_table(columns, [[one[key] for key in columns] for one in version["pipeline"]["steps"]], "")
-        typer.echo("")
-        columns = ("version", "status", "digest", "created_at")
-        print_table(columns, [[str(one[key])[:19] for key in columns] for one in versions], "No versions.")
+        else:
+            print_program(program, versions)
 
     @group.command()
     def initialize(
@@ -240,22 +243,6 @@ def add_to(app: typer.Typer, application: Application) -> None:
         print_json(with_services(application, config, use))
 
 
-def _print_lineage(lineage: dict[str, Any] | None) -> None:
-    """How the version that answers came to be, if an optimization made it."""
-    if lineage is None:
-        return
-    dataset, parent = lineage["dataset"], lineage["parent"]
-    shown = {
-        "made by": f"{lineage['optimizer']}, of version {parent['version']}",
-        "learned from": f"{dataset['name']}@{dataset['version']}, {lineage['train_rows']} rows",
-        "score": f"{score_text(lineage['baseline_score'])} -> {score_text(lineage['score'])} ({lineage['scored_on']})",
-        "cost_usd": lineage["cost_usd"],
-        "optimization": lineage["optimization"],
-    }
-    typer.echo("")
-    print_fields(shown, list(shown))
-
-
 def _check_executable(name: str, version: Version) -> None:
     if version.error is not None:
         raise Invalid(f"Version {version.number} of {name!r} can't run: {version.error}", code="not_native")
@@ -269,6 +256,18 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(saved, dict):
         raise Invalid(f"{file} is not what DSPy's `module.save` writes: no JSON object.", code="bad_state")
     return saved
+
+
+async def _version(
+    services: Services, project: str, name: str, number: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """With its newest evaluations that completed."""
+    program = await services.programs.get(project, name)
+    version = await services.programs.version_numbered(program, number)
+    where = EvaluationFilter(program=name, status="completed", version=number)
+    page = await services.evaluations.list(project, where, limit=MOST_EVALUATIONS, cursor=None)
+    shown: dict[str, Any] = {"program": name, **presenters.program_version(version)}
+    return shown, [evaluation_presenters.evaluation(one) for one in page.data]
 
 
 async def _shown(services: Services, program: Program) -> Any:
