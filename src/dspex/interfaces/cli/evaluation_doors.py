@@ -1,16 +1,13 @@
 """Evaluations for the command line: those of the configuration's database, or of a running node."""
 
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
-from dspex.access.records import DEFAULT_PROJECT
-from dspex.access.rules import check_project
 from dspex.evaluations.records import EvaluationFilter, EvaluationStatus, Order, ResultFilter, ResultState
 from dspex.interfaces.cli.ports import Application
-from dspex.interfaces.cli.remote import Remote
+from dspex.interfaces.cli.remote import Remote, named_node
 from dspex.interfaces.cli.session import Operation, with_services
 from dspex.interfaces.shared import evaluation_presenters as presenters
 from dspex.interfaces.shared.services import Services
@@ -40,11 +37,13 @@ class Door(Protocol):
 
 
 def door(application: Application, config: Path | None, url: str | None, project: str) -> Door:
-    check_project(project)
-    address = url or os.environ.get("DSPEX_URL")
-    if address is None:
-        return Here(application, config, project)
-    return There(Remote(address, None if project == DEFAULT_PROJECT else project))
+    return node_at(url, project) or Here(application, config, project)
+
+
+def node_at(url: str | None, project: str) -> "There | None":
+    """The running node that is meant, if one is."""
+    node = named_node(url, project)
+    return None if node is None else There(node)
 
 
 class Here:

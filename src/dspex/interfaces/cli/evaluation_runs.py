@@ -1,30 +1,24 @@
 """`dspex eval run`: asked for, worked on where nobody else does, watched."""
 
-import asyncio
-import os
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
-from dspex.access.records import CLI, DEFAULT_PROJECT, LOCAL_OPERATOR, Author
-from dspex.access.rules import check_project
+from dspex.access.records import CLI, LOCAL_OPERATOR, Author
 from dspex.evaluations.records import Evaluation, Wanted
 from dspex.evaluations.service import named
 from dspex.executions.service import OFF
-from dspex.interfaces.cli.evaluation_doors import There
-from dspex.interfaces.cli.evaluation_output import Tell, watching
+from dspex.interfaces.cli.doing_here import LOOK_S, done_here, finished
+from dspex.interfaces.cli.evaluation_doors import There, node_at
+from dspex.interfaces.cli.evaluation_output import watching
 from dspex.interfaces.cli.ports import Application, WorkingHere
-from dspex.interfaces.cli.remote import Remote
-from dspex.interfaces.cli.waiting import STILL, Left, check_goes_on, interrupted
+from dspex.interfaces.cli.waiting import STILL, Left, check_goes_on
 from dspex.interfaces.shared import evaluation_presenters as presenters
 from dspex.kit import json
 from dspex.kit.errors import Invalid
-
-LOOK_S = 0.5
 
 
 def read_metric_option(text: str) -> Any:
@@ -47,7 +41,7 @@ def run(
     watch: bool,
 ) -> dict[str, Any]:
     """The evaluation when it is over, or with `watch` False at once. Raises Left, and what refuses it."""
-    node = _node(url, project)
+    node = node_at(url, project)
     if node is None:
         return _here(application, config, project, None, wanted, watch=watch)
     made = node.create({name: value for name, value in wanted.items() if value is not None})
@@ -57,7 +51,7 @@ def run(
 def resume(
     application: Application, config: Path | None, url: str | None, project: str, evaluation_id: str
 ) -> dict[str, Any]:
-    node = _node(url, project)
+    node = node_at(url, project)
     if node is None:
         return _here(application, config, project, evaluation_id, {}, watch=True)
     made = node.get(evaluation_id)
@@ -65,14 +59,6 @@ def resume(
     if made["status"] == "paused":
         made = node.resume(evaluation_id)
     return _wait_there(node, made)
-
-
-def _node(url: str | None, project: str) -> There | None:
-    check_project(project)
-    address = url or os.environ.get("DSPEX_URL")
-    return (
-        None if address is None else There(Remote(address, None if project == DEFAULT_PROJECT else project))
-    )
 
 
 def _wait_there(node: There, made: dict[str, Any]) -> dict[str, Any]:
@@ -98,38 +84,20 @@ def _here(
     *,
     watch: bool,
 ) -> dict[str, Any]:
-    settings, _ = application.load_settings(config, {})
-    known: list[str] = [] if evaluation_id is None else [evaluation_id]
-    elsewhere: str | None = None
+    async def begin(here: WorkingHere) -> Evaluation:
+        if evaluation_id is None:
+            return await _created(here, project, wanted)
+        found = await here.services.evaluations.get(project, evaluation_id)
+        check_goes_on("evaluation", found.id, found.status)
+        if found.status == "paused":
+            await here.services.jobs.resume(project, found.id)
+        return found
 
-    async def work() -> dict[str, Any]:
-        nonlocal elsewhere
-        async with application.working_here(settings) as here:
-            evaluations = here.services.evaluations
-            if evaluation_id is None:
-                evaluation = await _created(here, project, wanted)
-                known.append(evaluation.id)
-            else:
-                evaluation = await evaluations.get(project, evaluation_id)
-                check_goes_on("evaluation", evaluation.id, evaluation.status)
-                if evaluation.status == "paused":
-                    await here.services.jobs.resume(project, evaluation.id)
-            if watch:
-                try:
-                    with watching(evaluation.examples) as tell:
-                        await _finished(here, evaluation, tell)
-                except asyncio.CancelledError:
-                    elsewhere = await here.elsewhere(project, evaluation.id)
-                    raise
-                evaluation = await evaluations.get(project, evaluation.id)
-            return presenters.evaluation(evaluation)
+    async def shown(here: WorkingHere, made: str) -> dict[str, Any]:
+        return presenters.evaluation(await here.services.evaluations.get(project, made))
 
-    try:
-        return asyncio.run(work())
-    except KeyboardInterrupt:
-        if not known:
-            raise Left("stopped before it was asked for.") from None
-        raise interrupted("eval", known[0], elsewhere) from None
+    finish = _finished if watch else None
+    return done_here(application, config, "eval", project, evaluation_id, begin, finish, shown)
 
 
 async def _created(here: WorkingHere, project: str, wanted: Mapping[str, Any]) -> Evaluation:
@@ -161,26 +129,12 @@ def _positive(budget: float | None) -> float | None:
     return budget
 
 
-async def _finished(here: WorkingHere, evaluation: Evaluation, tell: Tell) -> None:
-    """Interrupted, it lets what is under way end before it passes that on."""
-    stop = asyncio.Event()
+async def _finished(here: WorkingHere, made: Evaluation) -> None:
+    with watching(made.examples) as tell:
 
-    async def look() -> None:
-        while not stop.is_set():
-            found = await here.services.evaluations.get(evaluation.project, evaluation.id)
+        async def look() -> str:
+            found = await here.services.evaluations.get(made.project, made.id)
             tell(presenters.evaluation(found))
-            if found.status == "paused":
-                # By somebody else: it is not done here before it is resumed.
-                stop.set()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await stop.wait()
+            return found.status
 
-    working = asyncio.create_task(here.finish(evaluation.project, evaluation.id, stop))
-    looking = asyncio.create_task(look())
-    try:
-        await asyncio.wait([working])
-    finally:
-        stop.set()
-        await asyncio.wait([working, looking])
-    working.result()
+        await finished(here, made.project, made.id, look)

@@ -8,6 +8,7 @@ import typer
 from dspex.access.records import DEFAULT_PROJECT
 from dspex.evaluations.records import STATUSES
 from dspex.interfaces.cli import evaluation_runs
+from dspex.interfaces.cli.doing_here import report
 from dspex.interfaces.cli.evaluation_doors import door
 from dspex.interfaces.cli.evaluation_output import (
     metric_text,
@@ -27,11 +28,9 @@ from dspex.interfaces.cli.output import (
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import one_of
 from dspex.interfaces.cli.remote import UrlOption
-from dspex.interfaces.cli.waiting import Left, exit_unless_done
 
 IdArgument = Annotated[str, typer.Argument(help="An evaluation's id.")]
 WatchOption = Annotated[bool, typer.Option("--watch/--no-watch", help="Wait until it is over.")]
-STOPPED = 130
 
 
 class _Commands(Commands):
@@ -98,7 +97,12 @@ def add_to(app: typer.Typer, application: Application) -> None:
             "concurrency": concurrency,
             "use_cache": cache,
         }
-        _watched(lambda: evaluation_runs.run(application, config, url, project, wanted, watch=watch), as_json)
+        report(
+            "eval",
+            lambda: evaluation_runs.run(application, config, url, project, wanted, watch=watch),
+            print_evaluation,
+            as_json=as_json,
+        )
 
     @group.command()
     def resume(
@@ -109,7 +113,12 @@ def add_to(app: typer.Typer, application: Application) -> None:
         as_json: JsonOption = False,
     ) -> None:
         """Go on with one that was left, and wait until it is over; on a node only wait."""
-        _watched(lambda: evaluation_runs.resume(application, config, url, project, evaluation_id), as_json)
+        report(
+            "eval",
+            lambda: evaluation_runs.resume(application, config, url, project, evaluation_id),
+            print_evaluation,
+            as_json=as_json,
+        )
 
     @group.command("list")
     def list_evaluations(
@@ -196,16 +205,6 @@ def add_to(app: typer.Typer, application: Application) -> None:
     ) -> None:
         """End an evaluation; what is scored stays."""
         _print(door(application, config, url, project).cancel(evaluation_id), as_json)
-
-
-def _watched(wait: Any, as_json: bool) -> None:
-    try:
-        evaluation = wait()
-    except Left as left:
-        typer.echo(f"dspex: {left}", err=True)
-        raise typer.Exit(STOPPED) from None
-    _print(evaluation, as_json)
-    exit_unless_done("eval", evaluation)
 
 
 def _line(one: dict[str, Any]) -> tuple[Any, ...]:

@@ -1,7 +1,6 @@
 """Optimizations for the command line: those of the configuration's database, or of a running node."""
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -9,10 +8,9 @@ from urllib.parse import quote, urlencode
 
 from msgspec.structs import replace
 
-from dspex.access.records import DEFAULT_PROJECT, LOCAL_OPERATOR
-from dspex.access.rules import check_project
+from dspex.access.records import LOCAL_OPERATOR
 from dspex.interfaces.cli.ports import Application
-from dspex.interfaces.cli.remote import Remote
+from dspex.interfaces.cli.remote import Remote, named_node
 from dspex.interfaces.cli.session import Operation, with_services
 from dspex.interfaces.shared import optimization_presenters as presenters
 from dspex.interfaces.shared.services import Services
@@ -43,11 +41,8 @@ def door(application: Application, config: Path | None, url: str | None, project
 
 def node_at(url: str | None, project: str) -> "There | None":
     """The running node that is meant, if one is."""
-    check_project(project)
-    address = url or os.environ.get("DSPEX_URL")
-    if address is None:
-        return None
-    return There(Remote(address, None if project == DEFAULT_PROJECT else project))
+    node = named_node(url, project)
+    return None if node is None else There(node)
 
 
 def order_of(wanted: Mapping[str, Any]) -> Order:

@@ -1,6 +1,5 @@
 """`dspex optimize`: asked for, worked on where nobody else does, watched."""
 
-import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,16 +8,15 @@ from typing import Any
 from msgspec.structs import replace
 
 from dspex.access.records import CLI, LOCAL_OPERATOR, Author
+from dspex.interfaces.cli.doing_here import LOOK_S, done_here, finished
 from dspex.interfaces.cli.optimization_doors import There, node_at, order_of
 from dspex.interfaces.cli.optimization_output import watching
 from dspex.interfaces.cli.ports import Application, WorkingHere
-from dspex.interfaces.cli.waiting import STILL, Left, check_goes_on, interrupted
+from dspex.interfaces.cli.waiting import STILL, Left, check_goes_on
 from dspex.interfaces.shared import optimization_presenters as presenters
 from dspex.kit import json
 from dspex.kit.errors import Invalid
 from dspex.optimizations.records import Optimization
-
-LOOK_S = 0.5
 
 
 def read_settings(given: Sequence[str]) -> dict[str, Any]:
@@ -88,36 +86,20 @@ def _here(
     *,
     watch: bool,
 ) -> dict[str, Any]:
-    settings, _ = application.load_settings(config, {})
-    known: list[str] = [] if optimization_id is None else [optimization_id]
-    elsewhere: str | None = None
+    async def begin(here: WorkingHere) -> Optimization:
+        if optimization_id is None:
+            return await _created(here, project, wanted)
+        found = await here.services.optimizations.get(project, optimization_id)
+        check_goes_on("optimization", found.id, found.state)
+        if found.state == "paused":
+            return await here.services.optimizations.resume(project, found.id)
+        return found
 
-    async def work() -> dict[str, Any]:
-        nonlocal elsewhere
-        async with application.working_here(settings) as here:
-            optimizations = here.services.optimizations
-            if optimization_id is None:
-                made = await _created(here, project, wanted)
-                known.append(made.id)
-            else:
-                made = await optimizations.get(project, optimization_id)
-                check_goes_on("optimization", made.id, made.state)
-                if made.state == "paused":
-                    made = await optimizations.resume(project, made.id)
-            if watch:
-                try:
-                    await _finished(here, made)
-                except asyncio.CancelledError:
-                    elsewhere = await here.elsewhere(project, made.id)
-                    raise
-            return dict(presenters.whole_optimization(await optimizations.get(project, made.id)))
+    async def shown(here: WorkingHere, made: str) -> dict[str, Any]:
+        return dict(presenters.whole_optimization(await here.services.optimizations.get(project, made)))
 
-    try:
-        return asyncio.run(work())
-    except KeyboardInterrupt:
-        if not known:
-            raise Left("stopped before it was asked for.") from None
-        raise interrupted("optimize", known[0], elsewhere) from None
+    finish = _finished if watch else None
+    return done_here(application, config, "optimize", project, optimization_id, begin, finish, shown)
 
 
 async def _created(here: WorkingHere, project: str, wanted: Mapping[str, Any]) -> Optimization:
@@ -132,18 +114,11 @@ async def _created(here: WorkingHere, project: str, wanted: Mapping[str, Any]) -
 
 
 async def _finished(here: WorkingHere, made: Optimization) -> None:
-    """Returns when it is over, or paused by somebody. Interrupted, it gives the job back before it passes that on."""
-    stop = asyncio.Event()
-    doing = asyncio.create_task(here.finish(made.project, made.id, stop))
-    try:
-        with watching() as tell:
-            while not doing.done():
-                found = await here.services.optimizations.get(made.project, made.id)
-                tell(dict(presenters.optimization(found)))
-                if found.state in STILL:
-                    break
-                await asyncio.wait([doing], timeout=LOOK_S)
-    finally:
-        stop.set()
-        await asyncio.wait([doing])
-    doing.result()
+    with watching() as tell:
+
+        async def look() -> str:
+            found = await here.services.optimizations.get(made.project, made.id)
+            tell(dict(presenters.optimization(found)))
+            return found.state
+
+        await finished(here, made.project, made.id, look)

@@ -1,6 +1,5 @@
 """`dspex optimize`: better versions of programs."""
 
-from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar
 
@@ -8,6 +7,7 @@ import typer
 
 from dspex.access.records import DEFAULT_PROJECT
 from dspex.interfaces.cli import optimization_runs
+from dspex.interfaces.cli.doing_here import report
 from dspex.interfaces.cli.evaluation_runs import read_metric_option
 from dspex.interfaces.cli.listing import Commands, Sections
 from dspex.interfaces.cli.optimization_doors import Change, door
@@ -22,7 +22,6 @@ from dspex.interfaces.cli.output import (
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import one_of
 from dspex.interfaces.cli.remote import UrlOption
-from dspex.interfaces.cli.waiting import Left, exit_unless_done
 from dspex.jobs.records import STATES
 
 IdArgument = Annotated[str, typer.Argument(help="An optimization's id.")]
@@ -46,7 +45,6 @@ ShareOption = Annotated[
 VersionOption = Annotated[
     int | None, typer.Option("--program-version", min=1, help="A version [the deployed one].")
 ]
-STOPPED = 130
 
 
 class _RunsByDefault(Commands):
@@ -124,8 +122,11 @@ def add_to(app: typer.Typer, application: Application) -> None:
             "unique": unique,
             "use_cache": cache,
         }
-        _finish(
-            lambda: optimization_runs.run(application, config, url, project, wanted, watch=watch), as_json
+        report(
+            "optimize",
+            lambda: optimization_runs.run(application, config, url, project, wanted, watch=watch),
+            print_optimization,
+            as_json=as_json,
         )
 
     @group.command()
@@ -195,7 +196,12 @@ def add_to(app: typer.Typer, application: Application) -> None:
         as_json: JsonOption = False,
     ) -> None:
         """Go on with one that was paused or left, and wait until it is over. What was paid for is not paid again."""
-        _finish(lambda: optimization_runs.resume(application, config, url, project, optimization_id), as_json)
+        report(
+            "optimize",
+            lambda: optimization_runs.resume(application, config, url, project, optimization_id),
+            print_optimization,
+            as_json=as_json,
+        )
 
     @group.command()
     def keep(
@@ -268,16 +274,6 @@ def _order(
         "budget_usd": budget,
         "seed": seed,
     }
-
-
-def _finish(work: Callable[[], dict[str, Any]], as_json: bool) -> None:
-    try:
-        done = work()
-    except Left as left:
-        typer.echo(f"dspex: {left}", err=True)
-        raise typer.Exit(STOPPED) from None
-    _print(done, as_json)
-    exit_unless_done("optimize", done)
 
 
 def _print(document: dict[str, Any], as_json: bool) -> None:

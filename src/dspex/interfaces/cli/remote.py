@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 import typer
 from msgspec import Struct
 
+from dspex.access.records import DEFAULT_PROJECT
+from dspex.access.rules import check_project
 from dspex.interfaces.cli.ports import Application
 from dspex.kit import json
 from dspex.kit.errors import Invalid, Unavailable, of_kind
@@ -53,6 +55,15 @@ class Remote(Struct, frozen=True):
         with _opened(_asked(self.url, path, "GET", None, self.project), self.url) as answer:
             while chunk := answer.read(CHUNK):
                 yield chunk
+
+
+def named_node(url: str | None, project: str) -> Remote | None:
+    """The node of --url or DSPEX_URL; None without, where a command works on the configuration's database."""
+    check_project(project)
+    address = url or os.environ.get("DSPEX_URL")
+    if address is None:
+        return None
+    return Remote(address, None if project == DEFAULT_PROJECT else project)
 
 
 def remote(
