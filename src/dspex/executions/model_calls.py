@@ -7,7 +7,8 @@ from msgspec import Meta, Struct, ValidationError, convert, field
 from msgspec.structs import replace
 
 from dspex.configuration.models import MOST_DIMENSIONS
-from dspex.gateway.records import Message, Options
+from dspex.gateway.records import Message, Options, Tokens
+from dspex.kit import json
 from dspex.kit.errors import Invalid
 
 # What the gateway decides, and no extension of a request may.
@@ -17,11 +18,36 @@ RESERVED = frozenset(
         *("max_tokens", "max_completion_tokens", "max_output_tokens", "service_tier", "user"),
         *("api_key", "api_base", "base_url", "headers", "extra_headers", "timeout"),
         *("generationConfig", "contents", "systemInstruction", "system", "store", "metadata"),
+        *("generation_config", "system_instruction", "cachedContent", "cached_content", "serviceTier"),
+        *("models", "best_of", "prompt", "previous_response_id", "conversation"),
     }
 )
 # Options that say on whose account, and how a provider bills and keeps it.
 _NOT_THEIRS: dict[str, Any] = {"service_tier": None, "user_id": None, "store": None}
+# A request is written and measured again; what is deeper can't be.
+DEEPEST = 100
 T = TypeVar("T")
+
+
+class _Reasoning(Struct, frozen=True):
+    """lm15 reads the limit by either name."""
+
+    effort: str | None = None
+    thinking_budget: Tokens | None = None
+    budget: Tokens | None = None
+
+
+class _Config(Struct, frozen=True):
+    max_tokens: Tokens | None = None
+    reasoning: _Reasoning | None = None
+    extensions: Mapping[str, Any] | None = None
+
+
+class _Canonical(Struct, frozen=True):
+    """What the node reads of lm15's JSON of a request; the rest is lm15's to read."""
+
+    messages: list[dict[str, Any]]
+    config: _Config | None = None
 
 
 class ModelCall(Struct, frozen=True):
@@ -54,7 +80,11 @@ class EmbeddingCall(Struct, frozen=True):
 def read_call(asked: Any) -> ModelCall:
     """Raises Invalid: bad_model_call for what is no call, extension_not_allowed, file_not_allowed."""
     call = _read(ModelCall, asked)
+    _check_writable(call)
     check_extensions(call.options.extensions)
+    if call.canonical is not None:
+        # What users' code writes there may be no number, or a limit below nothing: that would reserve nothing.
+        _read(_Canonical, call.canonical)
     canonical = checked(call.canonical)
     options = replace(call.options, **_NOT_THEIRS)
     if canonical is None:
@@ -72,11 +102,27 @@ def read_embedding(asked: Any) -> EmbeddingCall:
 
 
 def _read(form: type[T], asked: Any) -> T:
+    if json.nests_deeper_than(asked, DEEPEST):
+        raise Invalid(
+            f"A model call of the program nests lists and objects more than {DEEPEST} levels deep; flatten them.",
+            code="bad_model_call",
+        )
     try:
         return convert(asked, form)
     except (ValidationError, RecursionError) as error:
         raise Invalid(
             f"A model call of the program can't be read: {error}"[:500], code="bad_model_call"
+        ) from None
+
+
+def _check_writable(call: ModelCall) -> None:
+    """Raises Invalid (code bad_model_call) where a budget could not measure what is asked."""
+    try:
+        json.dumps([call.canonical, call.options.extensions, call.options.response_format])
+    except ValueError:
+        raise Invalid(
+            "A model call of the program holds a number that JSON does not have; send finite ones.",
+            code="bad_model_call",
         ) from None
 
 

@@ -1,6 +1,7 @@
 """What a call may take, before it is made; and which calls it came to."""
 
-from typing import Generic, Self
+from collections.abc import Mapping
+from typing import Any, Generic, Self
 
 from msgspec.structs import replace
 
@@ -13,6 +14,17 @@ BYTES_PER_TOKEN = 3
 TOKENS_OF_A_MESSAGE = 8
 # Reserved for the reply to a request that sets no max_tokens.
 OUTPUT_TOKENS = 4096
+# Bytes that an image counts at most: 50 000 tokens, more than any provider counts for one.
+IMAGE_BYTES = 150_000
+# What lm15 adds to max_tokens for models of Anthropic that think by a budget: those count both together.
+THINKING_TOKENS = {
+    "minimal": 1024,
+    "low": 2048,
+    "medium": 8192,
+    "high": 16384,
+    "xhigh": 24576,
+    "max": 32768,
+}
 
 
 def estimate(request: LanguageModelRequest | EmbeddingRequest) -> Usage:
@@ -24,9 +36,43 @@ def estimate(request: LanguageModelRequest | EmbeddingRequest) -> Usage:
     for part in (request.options.response_format, request.options.extensions):
         if part:
             size += len(json.dumps(part))
-    prompt = -(-size // BYTES_PER_TOKEN) + TOKENS_OF_A_MESSAGE * len(request.messages)
-    reply = request.options.max_tokens or OUTPUT_TOKENS
+    tokens = TOKENS_OF_A_MESSAGE * len(request.messages)
+    prompt = -(-max(size, _bytes_of(request.canonical)) // BYTES_PER_TOKEN) + tokens
+    reply = _reply(request)
     return Usage(prompt, reply, prompt + reply)
+
+
+def _reply(request: LanguageModelRequest) -> int:
+    """The most tokens it may have, thinking included."""
+    options = request.options
+    if request.canonical is None:
+        most, effort, thinking = options.max_tokens, options.reasoning_effort, None
+    else:
+        config = request.canonical.get("config") or {}
+        reasoning = config.get("reasoning") or {}
+        most, effort = config.get("max_tokens"), reasoning.get("effort")
+        thinking = reasoning.get("thinking_budget", reasoning.get("budget"))
+    if thinking is None and request.dialect.name == "anthropic":
+        thinking = THINKING_TOKENS.get(effort or "")
+    return (most or OUTPUT_TOKENS) + (thinking or 0)
+
+
+def _bytes_of(canonical: Mapping[str, Any] | None) -> int:
+    """All of it counts: tools and schemas are read by the model as well."""
+    if canonical is None:
+        return 0
+    size = len(json.dumps(canonical))
+    waiting: list[Any] = [canonical.get("messages"), canonical.get("system")]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list):
+            waiting.extend(one)
+        elif isinstance(one, Mapping):
+            waiting.extend((one.get("content"), one.get("parts")))
+            data = one.get("data")
+            if one.get("type") == "image" and isinstance(data, str):
+                size -= max(len(data) - IMAGE_BYTES, 0)
+    return size
 
 
 def _bytes(text: str) -> int:

@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 from msgspec.structs import fields, replace
 
 from dspex.access.records import Principal
@@ -16,6 +16,9 @@ from dspex.kit.waiting import Waiting
 
 Role = Literal["system", "user", "assistant"]
 CacheLevel = Literal["memory", "redis", "flight"]
+# Of a reply. No model writes nearly as many, and what so many cost can still be counted.
+MOST_TOKENS = 10_000_000
+Tokens = Annotated[int, Meta(ge=1, le=MOST_TOKENS)]
 
 
 class Message(Struct, frozen=True):
@@ -32,7 +35,7 @@ class Options(Struct, frozen=True):
     `extensions` are further members of the provider's request body, passed as they are.
     """
 
-    max_tokens: int | None = None
+    max_tokens: Tokens | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None

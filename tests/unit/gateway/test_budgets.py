@@ -110,6 +110,18 @@ async def test_a_used_up_budget_stops_calls_and_says_when_it_begins_anew(bench: 
     assert await bench.ask() is REPLY
 
 
+async def test_what_a_program_says_beside_its_messages_is_reserved_as_well(bench: Bench) -> None:
+    hidden = {"messages": [{"role": "user", "parts": [{"type": "text", "text": "x" * 30_000}]}]}
+    asked = replace(request("", max_tokens=1), canonical={**hidden, "config": {"max_tokens": 1}})
+    with pytest.raises(Exhausted) as stopped:
+        await bench.gateway.complete(asked, context(budget=Budget(1.0, "day")))
+    assert stopped.value.code == "budget_exhausted"
+    with pytest.raises(Exhausted) as stopped:
+        await bench.gateway.complete(asked, context(cap=Cap(1.0, spent_usd=0.0)))
+    assert stopped.value.code == "evaluation_budget"
+    assert bench.model.asked == 0
+
+
 async def test_a_total_budget_never_begins_anew(bench: Bench) -> None:
     with pytest.raises(Exhausted) as stopped:
         await bench.ask(usd=0.1, per="total")

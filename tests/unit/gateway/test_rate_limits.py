@@ -115,6 +115,14 @@ async def test_tokens_are_reserved_by_an_estimate_and_settled_by_what_was_used()
         await bench.ask(rate_limit=limit)
 
 
+async def test_what_a_program_says_beside_its_messages_counts_as_well() -> None:
+    bench, more = Bench(), {"rate_limit": RateLimit(tokens_per_minute=200)}
+    hidden = {"messages": [{"role": "user", "parts": [{"type": "text", "text": "x" * 600}]}]}
+    await bench.ask(**more)
+    with pytest.raises(Exhausted, match="this call would add 200"):
+        await bench.gateway.complete(replace(request(""), canonical=hidden), context(**more))
+
+
 async def test_a_call_larger_than_the_limit_passes_when_the_minute_is_empty() -> None:
     bench, limit = Bench(), RateLimit(tokens_per_minute=50)
     assert await bench.ask(rate_limit=limit) is REPLY

@@ -6,7 +6,7 @@ import pytest
 
 from dspex.configuration.gates import Gates
 from dspex.executions.errors import WorkerDied
-from dspex.kit.errors import Conflict
+from dspex.kit.errors import Conflict, Invalid
 from dspex.optimizations import running
 from dspex.optimizations.errors import BudgetSpent
 from dspex.optimizations.ports import OptimizerHost
@@ -154,6 +154,22 @@ async def test_a_scoring_that_the_budget_ended_says_nothing_of_costs_nor_of_scor
     assert (done.result["improved"], done.result["cost_usd_per_call"]) == (None, None)
     with pytest.raises(Conflict, match="what a prediction costs is not known"):
         await at.programs.deploy(at.program, await at.version(2))
+
+
+async def test_a_worker_can_not_say_so_little_of_a_call_that_the_budget_lets_it_pass() -> None:
+    at = await House().furnish()
+    hidden = {"messages": [{"role": "user", "parts": [{"type": "text", "text": "x" * 3_000_000}]}]}
+
+    async def act(task: OptimizerTask, host: OptimizerHost) -> Optimized:
+        with pytest.raises(Invalid, match="max_tokens"):
+            await host.complete({**asked(), "options": {"max_tokens": -(10**9)}})
+        await host.complete({**asked(""), "canonical": {**hidden, "config": {"max_tokens": 2}}})
+        return optimized()
+
+    at.optimizers.act = act
+    done = await at.take(await at.order(budget_usd=1.0))
+    assert (done.state, at.model.asked) == ("failed", 0)
+    assert done.error is not None and done.error.code == "optimization_budget"
 
 
 async def test_a_budget_that_is_too_small_for_anything_says_so() -> None:
