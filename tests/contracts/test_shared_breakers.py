@@ -118,10 +118,18 @@ GARBAGE = [
     b"12 token {",
     b'12 token {"state":"ajar"}',
     b'x token {"state":"open"}',
+    b'12 token {"last_error":"\xff"}',
+    b'12 tok\xffen {"state":"ajar"}',
+    b'12 token {"x":' + b"[" * 100_000,
+    b'12 token {"failures":-9}',
+    b'12 token {"state":"half_open","successes":-9}',
+    b'12 token {"number":-9}',
+    b'1234567890123456 token {"state":"open"}',
+    b'12 token {"state":"open","until":1e400}',
 ]
 
 
-@pytest.mark.parametrize("garbage", GARBAGE, ids=repr)
+@pytest.mark.parametrize("garbage", GARBAGE, ids=lambda one: repr(one[:60]))
 async def test_garbage_in_redis_is_nothing_and_is_overwritten(redis_link: RedisLink, garbage: bytes) -> None:
     shared, key = RedisBreakers(redis_link, SystemClock()), redis_link.key("breaker", "a")
 
@@ -130,6 +138,7 @@ async def test_garbage_in_redis_is_nothing_and_is_overwritten(redis_link: RedisL
 
     await redis_link.run(write)
     assert await shared.look(["a"]) == [None]
+    assert not redis_link.away
     assert await shared.tell("a", OPEN, instead_of=None, keep_s=60) is not None
     assert await shared.look(["a"]) != [None]
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from msgspec import DecodeError, json
+from msgspec import json
 from msgspec.structs import replace
 
 from dspex.gateway.breaker import Breaker
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 # from then on: nodes' clocks differ, Redis's is the same for all. What is not of this form is overwritten.
 _TELL = """
 local kept = redis.pcall('GET', KEYS[1])
-local token = type(kept) == 'string' and string.match(kept, '^%d+ (%S+) {') or ''
+local said, token = string.match(type(kept) == 'string' and kept or '', '^(%d+) ([!-~]+) {')
+if not said or #said > 15 then token = '' end
 if token ~= ARGV[1] then return 0 end
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
@@ -29,7 +30,7 @@ redis.call('SET', KEYS[1], now .. ' ' .. ARGV[2])
 if ARGV[3] ~= '' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
 return 1
 """
-_FORM = re.compile(rb"(\d{1,15}) (\S+) (\{.*)", re.DOTALL)
+_FORM = re.compile(rb"(\d{1,15}) ([!-~]+) (\{.*)", re.DOTALL)
 # Longer than any setting allows.
 LONGEST_S = 86_400.0
 
@@ -44,18 +45,19 @@ class RedisBreakers:
     async def look(self, models: Sequence[str]) -> list[SharedBreaker | None]:
         keys = [self._key(model) for model in models]
 
-        async def ask(client: "Redis") -> list[SharedBreaker | None]:
+        async def ask(client: "Redis") -> tuple[float, list[tuple[str, object]]]:
             pipeline = client.pipeline(transaction=False)
             pipeline.time()
             pipeline.mget(keys)
             (seconds, micros), values = await pipeline.execute()
-            now_ms = seconds * 1000 + micros / 1000
-            return [self._read(model, value, now_ms) for model, value in zip(models, values, strict=True)]
+            return seconds * 1000 + micros / 1000, list(zip(models, values, strict=True))
 
         try:
-            return await self._link.run(ask)
+            now_ms, said = await self._link.run(ask)
         except RedisAway:
             raise NotShared from None
+        # Not within the link, which takes whatever fails there for Redis being away.
+        return [self._read(model, value, now_ms) for model, value in said]
 
     async def tell(
         self, model: str, breaker: Breaker, *, instead_of: str | None, keep_s: float | None
@@ -77,12 +79,12 @@ class RedisBreakers:
     def _key(self, model: str) -> str:
         return self._link.key("breaker", model)
 
-    def _read(self, model: str, value: bytes | None, now_ms: float) -> SharedBreaker | None:
+    def _read(self, model: str, value: object, now_ms: float) -> SharedBreaker | None:
         self._unreadable.pop(model, None)
-        form = _FORM.match(value or b"")
+        form = _FORM.match(value) if isinstance(value, bytes) else None
         if form is None:
             return None
-        said_ms, token, document = int(form[1]), form[2].decode(errors="replace"), form[3]
+        said_ms, token, document = int(form[1]), form[2].decode(), form[3]
         breaker = _breaker_in(document)
         if breaker is None:
             self._unreadable[model] = token
@@ -97,7 +99,10 @@ class RedisBreakers:
 def _breaker_in(document: bytes) -> Breaker | None:
     try:
         breaker = json.decode(document, type=Breaker)
-    except DecodeError:
+    except (ValueError, RecursionError):
+        # What is no text, or nests too deep, is no DecodeError.
+        return None
+    if min(breaker.failures, breaker.successes, breaker.number) < 0:
         return None
     # Also what is not finite is too long.
     return breaker if breaker.until is None or breaker.until <= LONGEST_S else None
