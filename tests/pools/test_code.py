@@ -1,5 +1,7 @@
 """Code that changes under workers: what a version names is what is run, or nothing."""
 
+import os
+import py_compile
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,19 @@ async def test_a_file_that_programs_share_is_of_the_version_that_runs(tmp_path: 
         (tmp_path / "prices.py").write_text(PRICES.format(100))
         # The worker has the old file, by the other program.
         assert (await pools.run(custom("two:Two", tmp_path), {"x": 2})).outputs == {"y": 200}
+
+
+async def test_what_is_left_in_pycache_of_other_code_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(PROGRAM.format(name="One"))
+    prices = tmp_path / "prices.py"
+    for price in (1, 2):
+        # A release whose files all have one time, as many builds make them.
+        prices.write_text(PRICES.format(price))
+        os.utime(prices, (1e9, 1e9))
+        if price == 1:
+            py_compile.compile(str(prices), doraise=True)
+    async with open_pools(tmp_path, workers=1) as pools:
+        assert (await pools.run(custom("one:One", tmp_path), {"x": 2})).outputs == {"y": 4}
 
 
 async def test_a_late_import_of_a_changed_file_is_refused(tmp_path: Path) -> None:

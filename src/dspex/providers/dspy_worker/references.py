@@ -32,9 +32,13 @@ class _CheckedLoader(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType | None:
         checked = _files.get(self.path)
-        if checked is not None and _sha(self.get_data(self.path)) != checked:
+        if checked is None:
+            return super().get_code(fullname)
+        content = self.get_data(self.path)
+        if _sha(content) != checked:
             raise _changed(fullname)
-        return super().get_code(fullname)
+        # Not from __pycache__: Python takes what lies there for this file's by its size and time alone.
+        return self.source_to_code(content, self.path)
 
 
 def find_code(roots: Sequence[str]) -> None:
