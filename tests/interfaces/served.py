@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from dspex.application import foundation, wiring
-from dspex.application.declaring import declare
+from dspex.application.declaring import check, declare
 from dspex.application.origin import Origin
 from dspex.configuration.settings import Settings
 from dspex.interfaces.rest.app import RestApplication, create_application
@@ -24,14 +24,9 @@ async def served(compiler: Path, directory: Path, **settings: Any) -> AsyncItera
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(foundation, "SubprocessCompiler", lambda: ForkingCompiler(compiler))
         async with wiring.open_services(configured, serving=True) as services:
-            await declare(
-                services.programs,
-                services.python_signatures,
-                configured,
-                "default",
-                Origin(directory),
-                services.audit,
-            )
+            programs, origin = services.programs, Origin(directory)
+            wanted = await check(programs, services.python_signatures, configured, "default", origin)
+            await declare(programs, wanted, "default", origin, services.audit)
             yield create_application(services)
 
 

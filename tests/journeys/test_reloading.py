@@ -35,6 +35,13 @@ programs:
   - {name: qa, signature: "question -> answer", executor: mock, mock: {outputs: {answer: never}}}
   - {name: broken, signature: "question ->", executor: mock}
 """
+RESERVED = """
+programs:
+  - {name: qa, signature: "question -> why", timeout_s: 7, executor: mock, mock: {outputs: {why: never}}}
+  - {name: adhoc, signature: "question -> answer", executor: mock}
+datasets:
+  - {name: rows, path: rows.jsonl}
+"""
 
 
 def answer(service: Service, program: str = "qa") -> Any:
@@ -106,6 +113,19 @@ def test_a_bad_file_is_refused_whole(tmp_path: Path) -> None:
             eventually(lambda reason=reason: reason in service.log)  # type: ignore[misc]
             assert answer(service) == "before"
         assert service.log.count("reload_refused") == 3
+
+
+def test_a_file_that_is_refused_for_a_name_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"inputs": {"question": "?"}, "outputs": {}}')
+    with running_service(tmp_path, BEFORE) as service, service.client() as client:
+        before = client.get("/v1/programs/qa").json()
+        write(tmp_path, RESERVED)
+        os.kill(service.process.pid, signal.SIGHUP)
+        eventually(lambda: '"code": "reserved_name"' in service.log)
+        assert answer(service) == "before"
+        assert client.get("/v1/programs/qa").json() == before
+        assert len(client.get("/v1/programs/qa/versions").json()["data"]) == 1
+        assert client.get("/v1/datasets").json()["data"] == []
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

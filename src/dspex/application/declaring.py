@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from msgspec import Struct
 from msgspec.structs import replace
 
 from dspex.access.audit import Audit
@@ -21,20 +22,43 @@ from dspex.programs.definitions import choose_model, define
 from dspex.programs.kinds import is_reference
 from dspex.programs.python_signatures import PythonSignatures
 from dspex.programs.records import Definition, Program, ProgramSettings, Version, WantedExecutor
-from dspex.programs.rules import definition_digest, is_awaited
+from dspex.programs.rules import check_name, definition_digest, is_awaited
 from dspex.programs.service import ProgramService
 from dspex.providers.python_code import code_digest
 
 log = structlog.get_logger(__name__)
 
 
+class Wanted(Struct, frozen=True):
+    """A program of the file, and what it means."""
+
+    entry: ProgramEntry
+    definition: Definition
+
+
+async def check(
+    programs: ProgramService, signatures: PythonSignatures, settings: Settings, project: str, origin: Origin
+) -> list[Wanted]:
+    """The file's programs, for `declare`. Changes nothing: a bad file is refused whole.
+
+    A malformed entry, a name that is reserved or that the API gave away are mistakes in the file: they raise Invalid
+    or Conflict.
+    """
+    for note in settings.dspy_cli.notes if settings.dspy_cli is not None else ():
+        log.warning("dspy_cli_project", note=note)
+    wanted = []
+    for entry in settings.programs:
+        check_name(entry.name)
+        document = await with_document(entry, signatures, project, settings)
+        wanted.append(Wanted(entry, definition_of(document, settings, origin.directory)))
+    for one in wanted:
+        with suppress(Missing):
+            _check_owner(await programs.get(project, one.entry.name), one.definition, origin)
+    return wanted
+
+
 async def declare(
-    programs: ProgramService,
-    signatures: PythonSignatures,
-    settings: Settings,
-    project: str,
-    origin: Origin,
-    audit: Audit,
+    programs: ProgramService, wanted: Sequence[Wanted], project: str, origin: Origin, audit: Audit
 ) -> None:
     """Registers, initializes and deploys what the file declares; archives what it no longer does.
 
@@ -44,29 +68,13 @@ async def declare(
     Whatever answers in any project and was compiled by other releases only is compiled for this one, and all new
     versions with it. A version is deployed when the file asks for another one than last time; what an operator
     deployed since stays. What can't be initialized is logged with its reason and does not stop the others, nor the
-    version of it that is deployed already. A malformed entry and a name that the API made are mistakes in the
-    file: they raise.
+    version of it that is deployed already.
     """
-    for note in settings.dspy_cli.notes if settings.dspy_cli is not None else ():
-        log.warning("dspy_cli_project", note=note)
-    wanted = [
-        (
-            entry,
-            definition_of(
-                await with_document(entry, signatures, project, settings), settings, origin.directory
-            ),
-        )
-        for entry in settings.programs
-    ]
-    # Before anything is changed: a bad file is refused whole.
-    for entry, definition in wanted:
-        with suppress(Missing):
-            _check_owner(await programs.get(project, entry.name), definition, origin)
     author = Author(project, FILE)
     declared = [
-        await _declare_one(programs, audit, author, entry, definition, origin) for entry, definition in wanted
+        await _declare_one(programs, audit, author, one.entry, one.definition, origin) for one in wanted
     ]
-    await _archive_others(programs, audit, author, {entry.name for entry in settings.programs}, origin)
+    await _archive_others(programs, audit, author, {one.entry.name for one in wanted}, origin)
     named = [(program.name, version) for program, version in declared] + [*await programs.deployed()]
     names = {version.id: name for name, version in named}
     waiting = await programs.unready([*{version.id: version for _, version in named}.values()])

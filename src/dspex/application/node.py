@@ -13,14 +13,12 @@ import structlog
 from msgspec import Struct
 
 from dspex.access.records import CLI, DEFAULT_PROJECT, LOCAL, Author
-from dspex.application.declaring import declare
 from dspex.application.foundation import Foundation, open_foundation
 from dspex.application.hardening import keep_descriptors
 from dspex.application.model_keys import warn_of_missing_keys
 from dspex.application.observing import hide_secrets
 from dspex.application.origin import origin_of
-from dspex.application.preparing import prepare
-from dspex.application.seldom import declare_datasets
+from dspex.application.preparing import declare_file, prepare
 from dspex.application.source import Source, to_text
 from dspex.application.wiring import services_on
 from dspex.application.work_processes import WorkProcesses
@@ -188,16 +186,7 @@ class Node:
         hide_secrets(settings)
         after = await self._built(foundation, settings)
         try:
-            # Before the programs: a version of a dataset more changes nobody's answers, should the rest be refused.
-            await declare_datasets(foundation, settings, self._source.directory)
-            await declare(
-                foundation.programs,
-                foundation.python_signatures,
-                settings,
-                DEFAULT_PROJECT,
-                origin_of(self._source, settings),
-                foundation.audit,
-            )
+            await declare_file(foundation, settings, origin_of(self._source, settings))
         except BaseException:
             await after.stack.aclose()
             raise

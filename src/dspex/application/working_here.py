@@ -5,13 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from dspex.access.records import DEFAULT_PROJECT
-from dspex.application.declaring import declare
 from dspex.application.foundation import Foundation, open_foundation
 from dspex.application.job_handlers import handlers
 from dspex.application.jobs_check import WORKER
 from dspex.application.maintenance import DEAD_AFTER
 from dspex.application.origin import Origin
-from dspex.application.seldom import declare_datasets
+from dspex.application.preparing import declare_file
 from dspex.application.wiring import services_on
 from dspex.configuration.settings import Settings
 from dspex.interfaces.shared.services import Services
@@ -40,18 +39,8 @@ class WorkingHere:
 
     async def declare(self, project: str) -> None:
         """As a server does when it starts. Raises Invalid for mistakes in the file."""
-        if project != DEFAULT_PROJECT:
-            return
-        foundation = self._foundation
-        await declare_datasets(foundation, self._settings, self._origin.directory)
-        await declare(
-            foundation.programs,
-            foundation.python_signatures,
-            self._settings,
-            DEFAULT_PROJECT,
-            self._origin,
-            foundation.audit,
-        )
+        if project == DEFAULT_PROJECT:
+            await declare_file(self._foundation, self._settings, self._origin)
 
     async def finish(self, project: str, job_id: str, stop: asyncio.Event) -> None:
         """Returns when the job is over: done here, or by a worker that runs. Gives it back when it is to stop."""

@@ -46,6 +46,14 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def check_name(name: str) -> None:
+    """Raises Conflict (code reserved_name)."""
+    if name in (ADHOC, EMBEDDINGS, OPTIMIZATIONS):
+        raise Conflict(
+            f"{name!r} names executions without a program; choose another name.", code="reserved_name"
+        )
+
+
 def check_live(program: Program) -> None:
     """Raises Conflict (code program_archived)."""
     if program.archived_at is not None:

@@ -35,10 +35,8 @@ from dspex.programs.records import (
     Version,
 )
 from dspex.programs.rules import (
-    ADHOC,
-    EMBEDDINGS,
-    OPTIMIZATIONS,
     check_live,
+    check_name,
     definition_digest,
     is_name,
     previous_deployment,
@@ -90,12 +88,8 @@ class ProgramService(Initializing):
         source: Source,
         description: str | None = None,
     ) -> tuple[Program, Version]:
-        """A new program with its first version, a draft. Raises Conflict when the name is taken."""
-        if name in (ADHOC, EMBEDDINGS, OPTIMIZATIONS):
-            raise Conflict(
-                f"{name!r} names executions without a program; choose another name.",
-                code="reserved_name",
-            )
+        """A new program with its first version, a draft. Raises Conflict when the name is taken or reserved."""
+        check_name(name)
         now = self._clock.now()
         program = Program(new_id(), project, name, source, settings, now, now, description)
         version = replace(self._draft(program, definition), number=1)

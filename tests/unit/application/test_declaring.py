@@ -9,7 +9,7 @@ import structlog
 from msgspec.structs import replace
 
 from dspex.access.audit import Audit
-from dspex.application.declaring import declare
+from dspex.application.declaring import check, declare
 from dspex.application.origin import Origin, origin_of
 from dspex.application.source import Source
 from dspex.configuration.settings import ProgramEntry, Settings
@@ -85,14 +85,10 @@ class Node:
         )
         self.clock.advance(60)
         with structlog.testing.capture_logs() as logged:
-            await declare(
-                self.programs,
-                PythonSignatures(self.store, self.reader, self.clock),
-                Settings(programs=entries, code_paths=self.roots),
-                "default",
-                self.origin,
-                Audit(MemoryAudit(), FakeClock()),
-            )
+            signatures = PythonSignatures(self.store, self.reader, self.clock)
+            settings = Settings(programs=entries, code_paths=self.roots)
+            wanted = await check(self.programs, signatures, settings, "default", self.origin)
+            await declare(self.programs, wanted, "default", self.origin, Audit(MemoryAudit(), FakeClock()))
         return list(logged)
 
     async def made(self, project: str, name: str, signature: str) -> None:
@@ -361,6 +357,18 @@ async def test_two_files_that_mean_different_things_by_one_name_are_not_both_ser
     (tmp_path / "one.yaml").rename(tmp_path / "other.yaml")
     await node.start(qa="question -> answer, why", same="a -> b")
     assert (await node.answering()).number == 2
+
+
+@pytest.mark.parametrize("name", ["adhoc", "embeddings", "optimizations"])
+async def test_a_file_with_a_reserved_name_changes_nothing(node: Node, name: str) -> None:
+    await node.start(qa="q -> a", old="a -> b")
+    with pytest.raises(Conflict) as refused:
+        await node.start(qa={"signature": "q -> b", "timeout_s": 7}, **{name: "a -> b"})
+    assert refused.value.code == "reserved_name"
+    program = await node.programs.get("default", "qa")
+    assert program.settings.timeout_s is None
+    assert (await node.programs.newest(program)).number == 1
+    assert (await node.programs.get("default", "old")).archived_at is None
 
 
 async def test_programs_of_before_files_were_remembered_are_the_files(node: Node) -> None:

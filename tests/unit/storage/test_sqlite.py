@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from dspex.access.audit import Audit
-from dspex.application.declaring import declare
+from dspex.application.declaring import check, declare
 from dspex.application.maintenance import Maintenance
 from dspex.application.origin import Origin
 from dspex.configuration.settings import ProgramEntry, Retention, Settings
@@ -157,7 +157,9 @@ async def test_a_start_that_changes_nothing_needs_no_sqlalchemy(
             no_pool: Any = None
             signatures = PythonSignatures(database.programs, no_pool, SystemClock())
             audit = Audit(database.audit, SystemClock())
-            await declare(programs, signatures, settings(answer), "default", Origin(Path()), audit)
+            origin = Origin(Path())
+            wanted = await check(programs, signatures, settings(answer), "default", origin)
+            await declare(programs, wanted, "default", origin, audit)
             yield programs
 
     async with started("a"), started("b") as programs:
