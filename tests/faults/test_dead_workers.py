@@ -6,6 +6,7 @@ Leases are taken and lost in the same way on both; tests/contracts/test_job_stor
 import signal
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.conftest_simulator import RunningSimulator
 from tests.journeys.test_background import ask, ended, status, until
 from tests.journeys.test_batches import over, questions, upload
+from tests.plugins.proxy import proxy_to
 from tests.plugins.service import config, running_service
 from tests.plugins.workers import WorkerProcess, running_worker
 
@@ -109,6 +111,43 @@ def test_another_node_takes_over_from_a_dead_one(
         assert until(lambda: status(client, execution_id) == "completed", 75)
         assert time.monotonic() - killed < 75
         assert simulator.calls() == 2
+
+
+def test_a_worker_that_is_told_to_end_while_the_database_is_away_leaves(
+    tmp_path: Path, simulator: RunningSimulator, postgresql_url: str
+) -> None:
+    direct, parts = {"DATABASE_URL": postgresql_url}, urlsplit(postgresql_url)
+    declared = config(simulator.base_url, extra=f"{ELSEWHERE}\nserver: {{drain_s: 1}}")
+    with (
+        proxy_to(parts.hostname or "", parts.port or 5432) as proxy,
+        running_service(tmp_path, declared, environment=direct) as service,
+        service.client() as client,
+    ):
+        through = {"DATABASE_URL": parts._replace(netloc=f"{parts.username}@127.0.0.1:{proxy.port}").geturl()}
+        simulator.control("faults", {"latency": "500ms"})
+        with running_worker(tmp_path, "--data-dir", "one", environment=through, name="one") as one:
+            batch_id = upload(client, questions(20), concurrency=2).json()["id"]
+            until(lambda: client.get(f"/v1/batches/{batch_id}").json()["completed"] >= 4)
+            proxy.cut()
+            before = on_record(client)
+            told = time.monotonic()
+            assert one.stop() == 0
+            assert time.monotonic() - told < 1 + 15 + 5
+            assert "worker_left" in one.log and batch_id in one.log
+        simulator.control("faults", {"latency": "0ms"})
+        with running_worker(tmp_path, "--data-dir", "two", environment=direct, name="two"):
+            done = over(client, batch_id, 120)
+        assert (done["status"], done["completed"], done["failed"]) == ("completed", 20, 0)
+        after = on_record(client)
+        # What was on record is not run again.
+        assert len(after) == 20
+        assert before.items() <= after.items()
+
+
+def on_record(client: httpx.Client) -> dict[str, str]:
+    """When each execution that completed did so, by id."""
+    listed = client.get("/v1/executions", params={"limit": 100}).json()["data"]
+    return {one["id"]: one["completed_at"] for one in listed if one["status"] == "completed"}
 
 
 def test_without_any_worker_the_node_says_that_jobs_wait(tmp_path: Path, simulator: RunningSimulator) -> None:

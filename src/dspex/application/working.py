@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import os
 import signal
+import threading
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -44,6 +45,8 @@ FIRST_PRUNE_S = 60.0
 # Uploads that came to nothing; nobody sends one batch for a day.
 ABANDONED = timedelta(days=1)
 LOOK_AT_PARENT_S = 1.0
+# Beyond `server.drain_s`: an optimization has ten seconds for its calls in flight, and then all is written down.
+LEAVE_S = 15.0
 DEFECT = Internal("Reloading failed by a defect; the log says more.")
 
 
@@ -77,6 +80,7 @@ class _WorkNode:
         self._queues = queues
         self._parent = os.getppid() if child else None
         self._stop = asyncio.Event()
+        self._worker: Worker | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
         self._request = ""
@@ -85,7 +89,7 @@ class _WorkNode:
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
         for name in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(name, self._stop.set)
+            loop.add_signal_handler(name, self._end)
         async with self._stack as stack:
             foundation = await stack.enter_async_context(
                 open_foundation(self._settings, serving=True, kind=WORKER)
@@ -102,7 +106,7 @@ class _WorkNode:
             await database.nodes.leave(node)
         lease = Lease(lambda: database.nodes.beat(foundation.node, clock.now()), clock)
         await lease.beat()
-        worker = Worker(
+        worker = self._worker = Worker(
             database.jobs,
             foundation.job_changes,
             await self._handlers(foundation, self._settings),
@@ -212,7 +216,22 @@ class _WorkNode:
         while os.getppid() == parent:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_AT_PARENT_S)
         log.warning("server_died")
-        self._stop.set()
+        self._end()
+
+    def _end(self) -> None:
+        if not self._stop.is_set():
+            self._stop.set()
+            leaving = threading.Timer(self._settings.server.drain_s + LEAVE_S, self._leave)
+            leaving.daemon = True
+            leaving.start()
+
+    def _leave(self) -> None:
+        """Jobs wait for a database that is away however often they are cancelled, and so do threads: what they have
+
+        not written is told by executions and journals to whoever takes them over.
+        """
+        log.warning("worker_left", jobs=[] if self._worker is None else self._worker.under_way)
+        os._exit(0)
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

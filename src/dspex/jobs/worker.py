@@ -92,6 +92,11 @@ class Worker:
     def kinds(self) -> frozenset[str]:
         return frozenset(self.handlers)
 
+    @property
+    def under_way(self) -> list[str]:
+        """The ids of its jobs."""
+        return [job_id for _, job_id in list(self._runs)]
+
     async def take(self, project: str, job_id: str, turn: int) -> None:
         """Runs a job to its end or its next turn. Returns without doing anything when it is not its turn."""
         place = (project, job_id)
