@@ -12,6 +12,8 @@ def main() -> None:
     gc.disable()
     # Looking for some opens the metadata of every package that is installed. There is none that DSPex wants.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # gRPC writes lines of its own into the log whenever a process is forked.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     _import_structlog()
     from dspex.application.commands import application
     from dspex.interfaces.cli.app import build

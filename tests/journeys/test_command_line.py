@@ -9,7 +9,7 @@ import dspy
 import pytest
 
 from tests.conftest_simulator import RunningSimulator
-from tests.plugins.commands import dspex
+from tests.plugins.commands import command, dspex
 from tests.plugins.service import config, running_service
 
 
@@ -118,3 +118,10 @@ def test_the_database_goes_up_and_down(tmp_path: Path) -> None:
     dspex(tmp_path, "migrate", "--check", status=1)
     assert "done" in dspex(tmp_path, "migrate").stdout
     assert "nothing to do" in dspex(tmp_path, "migrate").stdout
+
+
+def test_a_command_of_this_database_says_that_it_is_not_the_node_that_is_named(tmp_path: Path) -> None:
+    done = command(tmp_path, "programs", "list", DSPEX_URL="http://127.0.0.1:9")
+    assert done.returncode == 0
+    assert "DSPEX_URL is set, but this command works on the database" in done.stderr
+    assert "DSPEX_URL" not in command(tmp_path, "programs", "list").stderr

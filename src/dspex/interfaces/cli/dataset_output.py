@@ -14,6 +14,7 @@ from dspex.interfaces.cli.batch_output import replacing
 from dspex.interfaces.cli.output import print_fields, print_table, print_text
 from dspex.interfaces.shared import dataset_presenters as presenters
 from dspex.kit import json
+from dspex.programs.records import Showing
 
 
 @contextmanager
@@ -84,3 +85,11 @@ def _spread(field: Mapping[str, Any]) -> str:
 def _labels(values: Sequence[Mapping[str, Any]] | None) -> str:
     shown = [f"{one['value']} {one['share']:.0%}" for one in (values or ())[:6]]
     return "-" if not shown else ", ".join(shown) + (", …" if len(values or ()) > 6 else "")
+
+
+def shown_by(used: Sequence[Showing]) -> str:
+    """A line about the versions that go on showing rows in their prompts; nothing where there are none."""
+    if not used:
+        return ""
+    versions = ", ".join(f"{one.program} version {one.version} ({one.status})" for one in used)
+    return f"\nstill shown in the prompts of {versions}"

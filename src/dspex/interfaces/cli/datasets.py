@@ -9,7 +9,7 @@ from dspex.access.records import DEFAULT_PROJECT
 from dspex.datasets.columns import columns_of
 from dspex.datasets.records import Dataset, DatasetKind, NewDataset
 from dspex.datasets.rules import check_name, format_of
-from dspex.interfaces.cli.dataset_output import export, loading, print_statistics, print_verdict
+from dspex.interfaces.cli.dataset_output import export, loading, print_statistics, print_verdict, shown_by
 from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import (
     ConfigOption,
@@ -252,13 +252,16 @@ def add_to(app: typer.Typer, application: Application) -> None:
         async def use(services: Services) -> str:
             if row is None:
                 gone = await services.datasets.delete(project, name, version)
-                return f"deleted {name} version {', '.join(str(one.version) for one in gone)}"
+                numbers = sorted(one.version for one in gone)
+                used = await services.programs.showing_rows_of(project, name, numbers)
+                return f"deleted {name} version {', '.join(map(str, numbers))}{shown_by(used)}"
             dataset = await services.datasets.get(project, name, version)
             without, _ = await services.datasets.delete_row(dataset, row)
             still = [
                 f"{one.name} version {one.version}" for one in await services.datasets.holding(project, row)
             ]
-            return f"{name} version {without.version} is without it; it is still in {', '.join(still)}"
+            used = await services.programs.showing_row(project, row)
+            return f"{name} version {without.version} is without it; it is still in {', '.join(still)}{shown_by(used)}"
 
         action = "dataset.delete" if row is None else "dataset.delete_row"
         operation = Operation(action, name, project, {"version": version, "row_id": row})

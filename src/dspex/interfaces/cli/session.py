@@ -1,10 +1,12 @@
 """Running one command on the services of a short-lived node."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+import typer
 from msgspec import Struct, field
 
 from dspex.access.records import CLI, Author
@@ -32,6 +34,11 @@ def with_services(
 ) -> T:
     """What `use` returns. It works on the database of the configuration, also while a server runs on it."""
     settings, _ = application.load_settings(config, {})
+    if os.environ.get("DSPEX_URL"):
+        typer.echo(
+            "DSPEX_URL is set, but this command works on the database of the configuration here, not on that node.",
+            err=True,
+        )
 
     async def once() -> T:
         async with application.open_services(settings) as services:

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import os
+import traceback
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -13,13 +14,14 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from dspex.executions.errors import ProgramFailed
 from dspex.kit.json import dumps
 from dspex.providers.dspy_worker.containment import resident_bytes
 from dspex.providers.dspy_worker.conversation import Conversation
 from dspex.providers.dspy_worker.failing import failed_by
 from dspex.providers.dspy_worker.inspecting import inspected, read_signature
 from dspex.providers.dspy_worker.optimizing.serving import checked, optimized
-from dspex.providers.dspy_worker.running import Runner
+from dspex.providers.dspy_worker.running import Runner, failure_of
 from dspex.providers.dspy_worker.scoring import scored
 from dspex.providers.worker_protocol import PROOF_HEADER, PROTOCOL
 from dspex.providers.worker_protocol import worker_pb2 as wire
@@ -28,6 +30,8 @@ from dspex.providers.worker_protocol import worker_pb2_grpc as wire_grpc
 SERVICE = wire.DESCRIPTOR.services_by_name["Worker"].full_name
 OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.v1alpha.ServerReflection/")
 LONGEST_MESSAGE = 64 * 1024 * 1024
+# The innermost ones of a traceback, where a program's own code is.
+FRAMES = 10
 
 
 class Guard(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -124,6 +128,9 @@ class Servicer(wire_grpc.WorkerServicer):
             )
             answer = ready.judged(prediction, start.output_bytes)
         except Exception as error:
+            if failure_of(error).code == ProgramFailed.default_code:
+                # For whoever wrote it: the caller is told what was raised, the log where.
+                conversation.printed("stderr", "".join(traceback.format_exception(error, limit=-FRAMES)))
             return wire.FromWorker(failed=failed_by(error))
         violations: list[Mapping[str, Any]] = list(answer.violations)
         return wire.FromWorker(
