@@ -12,6 +12,8 @@ from dspex.interfaces.rest import exchange, openai_errors
 from dspex.interfaces.rest.callers import PUBLIC, Callers, allow
 from dspex.interfaces.rest.dspy_cli import DspyCliRoutes
 from dspex.interfaces.rest.exchange import ClientGone, Receive, Scope, Send
+from dspex.interfaces.rest.following import PATH as EVENTS
+from dspex.interfaces.rest.following import Following
 from dspex.interfaces.rest.framework import Framework
 from dspex.interfaces.rest.guard import Guard
 from dspex.interfaces.rest.metrics import PATH as METRICS
@@ -29,6 +31,7 @@ from dspex.observability.request_log import RequestLog, request_log
 
 log = structlog.get_logger(__name__)
 _PREDICT = re.compile(r"/v1/(?:programs/([^/]+)/)?predict")
+_FOLLOW = re.compile(r"/v1/executions/([^/]+)/events")
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,200}")
 CLIENT_GONE = 499
 _TRACEPARENT = HEADER.encode()
@@ -106,7 +109,7 @@ class RestApplication:
 
 
 class Routes:
-    """Asks who is there, answers predictions itself, hands the rest to FastAPI.
+    """Asks who is there, answers predictions and their streams itself, hands the rest to FastAPI.
 
     The prediction path avoids the framework's routing, dependency and response objects, which cost more
     than the whole of our own work on a request.
@@ -117,6 +120,7 @@ class Routes:
         audit: Audit,
         callers: Callers,
         predict: Predict,
+        following: Following,
         dspy_cli: DspyCliRoutes,
         framework: Framework,
         metrics: MetricsPage,
@@ -125,6 +129,7 @@ class Routes:
         self._audit = audit
         self._callers = callers
         self._predict = predict
+        self._following = following
         self._dspy_cli = dspy_cli
         self._framework = framework
         self._metrics = metrics
@@ -147,6 +152,10 @@ class Routes:
                 if scope["path"] == METRICS and self._metrics_port is None:
                     allow(self._audit, scope, "metrics:read")
                     await self._scrape(scope, receive, send)
+                    return
+                if scope["method"] == "GET" and (followed := _FOLLOW.fullmatch(scope["path"])):
+                    state["route"] = EVENTS
+                    await self._following(scope, receive, send, followed.group(1))
                     return
                 inner = self._dspy_cli if self._dspy_cli.has(scope["path"]) else self._framework
                 await inner(scope, receive, send)
@@ -179,6 +188,7 @@ def create_application(services: Services) -> RestApplication:
         services.audit,
         Callers(services),
         Predict(services),
+        Following(services),
         DspyCliRoutes(services),
         Framework(services),
         MetricsPage(observed.metrics),
