@@ -34,6 +34,7 @@ from dspex.executions.batches.records import BatchBounds
 from dspex.executions.batches.service import Batches
 from dspex.executions.caching import PredictionCaching
 from dspex.executions.catalog import Catalog
+from dspex.executions.elsewhere import Elsewhere
 from dspex.executions.embedding import Embeddings
 from dspex.executions.feedback.service import Feedbacks
 from dspex.executions.idempotency import Idempotency
@@ -42,7 +43,7 @@ from dspex.executions.predictions import Predictions
 from dspex.executions.reading import ReplyReader
 from dspex.executions.requests import Bounds
 from dspex.executions.service import ExecutionService
-from dspex.executions.streams import Streams
+from dspex.executions.streams import FOLLOWED, Streams
 from dspex.gateway.breakers import Breakers
 from dspex.gateway.ports import Prices
 from dspex.gateway.records import CACHED
@@ -226,6 +227,8 @@ class TestNode:
             embeddings,
             PythonMetrics(self.metric_pools or NoWorkers(), gateway, Lm15Spellings(), clock, NODE),
         )
+        streams = Streams(clock)
+        self.signals.on(FOLLOWED, streams.followed)
         self.services = Services(
             settings=self.settings,
             clock=clock,
@@ -288,7 +291,8 @@ class TestNode:
             pools=PoolsEverywhere(pools, self.signals, stored_nodes, clock, NODE),
             inspector=pools,
             python_signatures=PythonSignatures(stored_programs, self.signature_reader or pools, clock),
-            streams=Streams(clock),
+            streams=streams,
+            elsewhere=Elsewhere(stored_executions, self.signals),
         )
         self.application: RestApplication = create_application(self.services)
 

@@ -9,10 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from dspex.configuration.settings import Server, Settings
+from dspex.executions import elsewhere, streams
 from dspex.executions.streams import MOST_READERS, Streams
 from dspex.interfaces.rest import connections
 from dspex.interfaces.rest.app import create_application
 from dspex.interfaces.rest.events import wanted
+from dspex.kit.errors import Unavailable
 from tests.interfaces.keyed import client_with, key_for, keyed_node
 from tests.interfaces.node import TestNode, mock_program, on_a_socket, until
 from tests.streaming import ACCEPT, put_together, read, read_live
@@ -195,28 +197,112 @@ async def test_an_id_that_is_none_is_refused(last: str) -> None:
         assert (refused.status_code, refused.json()["code"]) == (422, "bad_last_event_id")
 
 
-async def test_another_process_has_the_result_once_there_is_one() -> None:
-    node = node_with(5.0)
+@asynccontextmanager
+async def two_processes(
+    monkeypatch: pytest.MonkeyPatch, latency_ms: int
+) -> AsyncIterator[tuple[TestNode, httpx.AsyncClient, httpx.AsyncClient]]:
+    """Clients of one that runs executions with a short grace, and of another on the same records and signals."""
+    monkeypatch.setattr(streams, "FOLLOWED_S", 0.5)
+    monkeypatch.setattr(elsewhere, "LOOK_S", 0.05)
+    node = node_with(0.5)
     other = create_application(replace(node.services, streams=Streams(node.services.clock)))
     async with served(node) as client, on_a_socket(other) as port:
-        await mock_program(client, mock={"latency_ms": 500})
-        async with (
-            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as elsewhere,
-            client.stream("POST", PREDICT, json=ASK, headers=ACCEPT) as answer,
-        ):
-            events = read_live(answer)
-            first = await anext(events)
-            place = f"/v1/executions/{answer.headers['x-execution-id']}/events"
-            early = await elsewhere.get(place)
-            assert (early.status_code, early.json()["code"]) == (503, "running_elsewhere")
-            assert early.headers["retry-after"] == "1"
-            *_, result = [one async for one in events]
-            for method, path in (("GET", place), ("POST", PREDICT)):
-                headers = {**ACCEPT, "last-event-id": first.id or ""}
-                body = ASK if method == "POST" else None
-                late = await elsewhere.request(method, path, json=body, headers=headers)
-                (only,) = read(late.text.split("\n"))
-                assert only == result
+        await mock_program(client, mock={"latency_ms": latency_ms, "outputs": {"answer": "Paris"}})
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as there:
+            yield node, client, there
+
+
+async def cut_off(client: httpx.AsyncClient) -> tuple[str, str]:
+    """An execution that nobody reads any more, and the id of the one event that was read."""
+    async with client.stream("POST", PREDICT, json=ASK, headers=ACCEPT) as answer:
+        first = await anext(read_live(answer))
+    return answer.headers["x-execution-id"], first.id or ""
+
+
+async def test_a_reader_that_comes_back_to_another_process_gets_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "KEEP_ALIVE_S", 0.3)
+    async with two_processes(monkeypatch, 2000) as (node, client, there):
+        execution_id, last = await cut_off(client)
+        place, headers = f"/v1/executions/{execution_id}/events", {**ACCEPT, "last-event-id": last}
+        followers = (
+            there.get(place, headers=headers),
+            there.get(place),
+            there.post(PREDICT, json=ASK, headers=headers),
+        )
+        for answer in await asyncio.gather(*followers):
+            assert (answer.status_code, answer.headers["x-execution-id"]) == (200, execution_id)
+            assert answer.text.startswith("retry: 1000\n\n: keep-alive\n\n")
+            (only,) = read(answer.text.split("\n"))
+            assert (only.kind, only.data["outputs"]) == ("result", {"answer": "Paris"})
+        for late in (await there.get(place, headers=headers), await client.get(place)):
+            *_, again = read(late.text.split("\n"))
+            assert again == only
+        assert node.services.predictions.in_flight == 0
+        ended = {**ACCEPT, "last-event-id": only.id or ""}
+        assert (await there.get(place, headers=ended)).status_code == 204
+
+
+async def test_a_reader_that_leaves_another_process_ends_the_execution_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with two_processes(monkeypatch, 600_000) as (node, client, there):
+        execution_id, _ = await cut_off(client)
+        async with there.stream("GET", f"/v1/executions/{execution_id}/events") as answer:
+            assert answer.status_code == 200
+            loop = asyncio.get_running_loop()
+            followed_until = loop.time() + 1.5
+            await until(lambda: loop.time() > followed_until)
+            assert node.services.predictions.in_flight == 1
+        await until(lambda: next(iter(node.executions._rows.values())).status == "cancelled")
+        late = await there.get(f"/v1/executions/{execution_id}/events")
+        (last,) = read(late.text.split("\n"))
+        assert (last.kind, last.data["code"]) == ("error", "execution_cancelled")
+
+
+async def test_so_many_executions_of_other_processes_are_followed_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(elsewhere, "MOST_FOLLOWED", 1)
+    async with two_processes(monkeypatch, 600_000) as (_, client, there):
+        (one, _), (another, _) = await asyncio.gather(cut_off(client), cut_off(client))
+        async with there.stream("GET", f"/v1/executions/{one}/events") as answer:
+            assert answer.status_code == 200
+            refused = await there.get(f"/v1/executions/{another}/events")
+            assert (refused.status_code, refused.json()["code"]) == (503, "running_elsewhere")
+            assert refused.headers["retry-after"] == "1"
+
+
+async def test_who_follows_at_another_process_is_told_of_a_record_that_was_deleted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with two_processes(monkeypatch, 600_000) as (node, client, there):
+        execution_id, _ = await cut_off(client)
+        async with there.stream("GET", f"/v1/executions/{execution_id}/events") as answer:
+            node.executions._rows.clear()
+            (last,) = [one async for one in read_live(answer)]
+        assert (last.kind, last.data["code"]) == ("error", "execution_missing")
+
+
+async def test_who_follows_at_another_process_waits_for_a_database_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = asyncio.Event()
+    async with two_processes(monkeypatch, 2000) as (node, client, there):
+        execution_id, _ = await cut_off(client)
+
+        def check() -> None:
+            asked.set()
+            raise Unavailable("The database does not answer.", code="database_unavailable")
+
+        async with there.stream("GET", f"/v1/executions/{execution_id}/events") as answer:
+            with monkeypatch.context() as away:
+                away.setattr(node.switch, "check", check)
+                async with asyncio.timeout(5):
+                    await asked.wait()
+            (last,) = [one async for one in read_live(answer)]
+        assert last.kind == "result"
 
 
 async def test_the_same_key_joins_the_stream_that_runs() -> None:
@@ -260,8 +346,8 @@ async def test_a_stream_is_for_those_who_may_read_the_execution() -> None:
         assert answer.status_code == 200
     execution_id = answer.headers["x-execution-id"]
     may = {"developer": 200, "caller": 200, "read-only": 200, "other caller": 404, "other project": 404}
-    for elsewhere in (False, True):
-        if elsewhere:
+    for at_another in (False, True):
+        if at_another:
             node.application = create_application(
                 replace(node.services, streams=Streams(node.services.clock))
             )

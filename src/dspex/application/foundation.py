@@ -30,8 +30,9 @@ from dspex.application.optimization_watch import OptimizationWatch
 from dspex.application.pools_everywhere import PoolsEverywhere
 from dspex.configuration.settings import Settings
 from dspex.executions.catalog import Catalog
+from dspex.executions.elsewhere import Elsewhere
 from dspex.executions.idempotency import Idempotency
-from dspex.executions.streams import Streams
+from dspex.executions.streams import FOLLOWED, Streams
 from dspex.interfaces.shared.services import Check
 from dspex.jobs.ports import Changes
 from dspex.jobs.rules import queue_limits
@@ -80,6 +81,7 @@ class Foundation(Struct, frozen=True):
     jobs: Jobs
     job_changes: Mapping[str, Changes]
     streams: Streams
+    elsewhere: Elsewhere
     in_flight: list[Callable[[], int]]
 
 
@@ -112,6 +114,7 @@ async def open_foundation(
         )
         in_flight: list[Callable[[], int]] = []
         streams = Streams(clock)
+        signals.on(FOLLOWED, streams.followed)
         if serving:
             job_counts = JobCounts(database.jobs)
             gauges = Gauges(
@@ -199,5 +202,6 @@ async def open_foundation(
             jobs=jobs,
             job_changes=changes,
             streams=streams,
+            elsewhere=Elsewhere(database.executions, signals),
             in_flight=in_flight,
         )

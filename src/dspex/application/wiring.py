@@ -117,6 +117,7 @@ async def services_on(foundation: Foundation, settings: Settings) -> AsyncIterat
             inspector=foundation.pools,
             python_signatures=foundation.python_signatures,
             streams=foundation.streams,
+            elsewhere=foundation.elsewhere,
         )
     finally:
         foundation.in_flight.remove(executions_in_flight)

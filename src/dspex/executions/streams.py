@@ -13,6 +13,7 @@ from dspex.access.records import Principal
 from dspex.executions.events import Began, Event, FieldDelta, StatusChanged
 from dspex.kit.clock import Clock
 from dspex.kit.errors import Exhausted
+from dspex.kit.signals import Payload
 
 RESUME_S = 300.0
 # Characters of all streams that have ended: the oldest go first. Their executions are on record.
@@ -21,6 +22,10 @@ MOST_KEPT = 16 * 1024 * 1024
 COALESCED = 1024
 MOST_EVENTS = 10_000
 MOST_READERS = 16
+# Topic: executions that are followed from other processes, as their ids with their projects.
+FOLLOWED = "streams.followed"
+# How long that holds. It is said anew each second, and heard within another.
+FOLLOWED_S = 5.0
 TOO_LONG = StatusChanged("There is more text than a stream keeps; the result has all of it.")
 
 
@@ -76,10 +81,21 @@ class Stream:
         self._told: list[Told] = []
         self._readers: set[asyncio.Event] = set()
         self._leaving: asyncio.TimerHandle | None = None
+        self._followed_until = 0.0
 
     def when_abandoned(self, give_up: Callable[[], object], grace_s: float) -> None:
-        """Calls it once there was no reader for so many seconds and the end has not come."""
+        """Calls it, once, when there was no reader for so many seconds and the end has not come.
+
+        Readers at other processes count, each time that they are told of, for FOLLOWED_S at least.
+        """
         self._abandon, self._grace_s = give_up, grace_s
+
+    def followed(self) -> None:
+        """Somebody reads it at another process: the grace begins anew."""
+        self._followed_until = asyncio.get_running_loop().time() + max(self._grace_s, FOLLOWED_S)
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._await_readers()
 
     @property
     def characters(self) -> int:
@@ -135,11 +151,17 @@ class Stream:
         finally:
             self._readers.remove(news)
             if not self._readers and self.ended is None and self._abandon is not None:
-                self._leaving = asyncio.get_running_loop().call_later(self._grace_s, self._given_up)
+                self._await_readers()
+
+    def _await_readers(self) -> None:
+        loop = asyncio.get_running_loop()
+        wait_s = max(self._grace_s, self._followed_until - loop.time())
+        self._leaving = loop.call_later(wait_s, self._given_up)
 
     def _given_up(self) -> None:
-        if self.ended is None and self._abandon is not None:
-            self._abandon()
+        give_up, self._abandon, self._leaving = self._abandon, None, None
+        if self.ended is None and give_up is not None:
+            give_up()
 
     def _field(self, event: FieldDelta) -> None:
         if self._room <= 0:
@@ -173,6 +195,13 @@ class Stream:
     def _append(self, event: Event | Ended, length: int) -> None:
         start, self.end = self.end, self.end + length
         self._told.append(Told(start, self.end, event))
+
+
+def told_elsewhere(principal: Principal, execution_id: str) -> Stream:
+    """One of which the end alone is told here."""
+    stream = Stream(lambda _: None, principal, 0)
+    stream.execution_id = execution_id
+    return stream
 
 
 class Streams:
@@ -209,6 +238,13 @@ class Streams:
         place = (project, execution_id)
         ended = self._ended.get(place)
         return self._open.get(place) or (None if ended is None else ended[2])
+
+    def followed(self, payload: Payload) -> None:
+        """A handler of FOLLOWED: those that run here go on."""
+        for execution_id, project in payload.items():
+            stream = self._open.get((project, execution_id))
+            if stream is not None:
+                stream.followed()
 
     def repeated(self, project: str, repetition: tuple[str, str]) -> Stream | None:
         """The stream of the same request with the same Idempotency-Key."""

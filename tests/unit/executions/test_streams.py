@@ -119,6 +119,55 @@ async def test_an_abandoned_stream_is_given_up_unless_somebody_comes_back() -> N
         await given_up.wait()
 
 
+@pytest.mark.parametrize("early", [True, False], ids=["while it is read here", "after that"])
+async def test_a_stream_that_is_followed_at_another_process_is_given_up_so_much_later(
+    monkeypatch: pytest.MonkeyPatch, early: bool
+) -> None:
+    monkeypatch.setattr(streams, "FOLLOWED_S", 0.3)
+    known, given_up, loop = Streams(FakeClock()), asyncio.Event(), asyncio.get_running_loop()
+    stream = kept(known, "e1")
+    stream.when_abandoned(given_up.set, 0.05)
+    with stream.reading():
+        if early:
+            known.followed({"e1": "default", "e2": "default"})
+    known.followed({"e1": "other"})
+    if not early:
+        known.followed({"e1": "default"})
+    told = loop.time()
+    async with asyncio.timeout(5):
+        await given_up.wait()
+    assert loop.time() - told > 0.25
+
+
+async def test_the_grace_begins_anew_whenever_somebody_follows_at_another_process() -> None:
+    stream, given_up, loop = begun(), asyncio.Event(), asyncio.get_running_loop()
+    stream.when_abandoned(given_up.set, streams.FOLLOWED_S + 1)
+    with stream.reading():
+        pass
+    assert stream._leaving is not None
+    before = stream._leaving.when()
+    await asyncio.sleep(0.01)
+    stream.followed()
+    assert stream._leaving.when() >= before + 0.01
+    assert stream._leaving.when() - loop.time() > streams.FOLLOWED_S
+    stream.finish(RESULT)
+
+
+async def test_a_stream_is_given_up_once() -> None:
+    stream, given_up = begun(), []
+    gone = asyncio.Event()
+    stream.when_abandoned(lambda: (given_up.append(1), gone.set()), 0.0)
+    with stream.reading():
+        pass
+    async with asyncio.timeout(5):
+        await gone.wait()
+    stream.followed()
+    with stream.reading():
+        pass
+    assert stream._leaving is None
+    assert given_up == [1]
+
+
 async def test_a_stream_that_ended_is_not_given_up() -> None:
     stream, given_up = begun(), asyncio.Event()
     stream.when_abandoned(given_up.set, 0.0)

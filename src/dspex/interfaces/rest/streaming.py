@@ -12,7 +12,7 @@ from dspex.executions.facts import StreamBegan
 from dspex.executions.idempotency import UNFINISHED
 from dspex.executions.records import Execution
 from dspex.executions.service import CALLER_GONE
-from dspex.executions.streams import Ended, Stream
+from dspex.executions.streams import Ended, Stream, told_elsewhere
 from dspex.interfaces.rest import events
 from dspex.interfaces.rest.connections import Connection
 from dspex.interfaces.rest.exchange import Receive, Scope, Send
@@ -107,47 +107,50 @@ class Streaming:
     ) -> None:
         """Answers the events after `last_event_id`, or all; 204 when that was the last one: clients stop then.
 
-        `keys` are those whose executions may be read, None: all of the project. Raises Missing (execution_missing),
-        Invalid (bad_last_event_id), Unavailable (running_elsewhere), Exhausted (too_many_readers).
+        Of an execution that runs in another process its end alone, once it has come. `keys` are those whose
+        executions may be read, None: all of the project. Raises Missing (execution_missing), Invalid
+        (bad_last_event_id), Unavailable (running_elsewhere), Exhausted (too_many_readers).
         """
         principal: Principal = scope["state"]["principal"]
         place: int | None = 0
         if last_event_id is not None:
             _, place = events.place_in(last_event_id, execution_id)
         stream = self._streams.find(principal.project, execution_id)
-        if stream is None:
-            stream = await self._of_record(principal, execution_id, keys)
-            # Its only event comes after all that were told elsewhere.
-            place = None if place is None else 0
-        elif keys is not None and stream.key_id not in keys:
+        if stream is not None and keys is not None and stream.key_id not in keys:
             raise _missing(execution_id)
-        if place is None and stream.ended is not None:
+        if stream is None:
+            found = await self._record(principal, execution_id, keys)
+        if place is None and (stream is None or stream.ended is not None):
             await send({"type": "http.response.start", "status": 204, "headers": []})
             await send({"type": "http.response.body", "body": b""})
             return
+        if stream is None:
+            # Its only event comes after all that were told in the process that ran it.
+            stream, place = await self._end_of(principal, found), 0
         if place is None or place > stream.end:
             raise events.bad_id()
         await self._read(stream, place, scope, receive, send)
 
-    async def _of_record(
+    async def _record(
         self, principal: Principal, execution_id: str, keys: tuple[str | None, ...] | None
-    ) -> Stream:
-        """The end alone, of an execution whose events are not here any more, or never were."""
+    ) -> Execution:
         found = None
         if is_id(execution_id):
             found = await self._services.executions.get(principal.project, execution_id)
         if found is None or (keys is not None and found.key_id not in keys):
             raise _missing(execution_id)
-        if found.status in UNFINISHED:
-            raise Unavailable(
-                "This execution runs in another process of this service, which alone has its events. Ask again: its "
-                "result can be had here as soon as it is over.",
-                code="running_elsewhere",
-                retry_after=1,
-            )
-        stream = Stream(lambda _: None, principal, 0)
-        stream.execution_id = execution_id
-        stream.finish(events.ending(found))
+        return found
+
+    async def _end_of(self, principal: Principal, execution: Execution) -> Stream:
+        """The end alone, of an execution whose events are not here any more, or never were."""
+
+        def ending(found: Execution | None) -> Ended:
+            return events.failure(_missing(execution.id), None) if found is None else events.ending(found)
+
+        if execution.status in UNFINISHED:
+            return await self._services.elsewhere.follow(principal, execution, ending)
+        stream = told_elsewhere(principal, execution.id)
+        stream.finish(ending(execution))
         return stream
 
     async def _run(self, stream: Stream, execute: Execute, request_id: str) -> bool:

@@ -11,6 +11,7 @@ from dspex.access.authentication import Authenticator
 from dspex.access.service import Keys
 from dspex.configuration.settings import Settings
 from dspex.executions.catalog import Catalog
+from dspex.executions.elsewhere import Elsewhere
 from dspex.executions.embedding import Embeddings
 from dspex.executions.idempotency import Idempotency
 from dspex.executions.ports import ExecutionAnalytics, ExecutionReader, Nodes, PoolsView
@@ -87,3 +88,4 @@ class Services(Struct, frozen=True):
     inspector: Inspector
     python_signatures: PythonSignatures
     streams: Streams
+    elsewhere: Elsewhere
