@@ -231,6 +231,20 @@ class House:
     async def job(self, optimization: Optimization) -> Job:
         return await self.jobs.get("default", optimization.id)
 
+    async def in_flight(self, **more: Any) -> "tuple[Optimization, asyncio.Task[Optimization]]":
+        """One whose only call is not answered, and its turn, which goes on: the model has been asked."""
+
+        async def act(task: OptimizerTask, host: OptimizerHost) -> Optimized:
+            await host.complete(asked("slow"))
+            return optimized()
+
+        self.model.outcomes.append(None)
+        self.optimizers.act = act
+        made = await self.order(**more)
+        turn = asyncio.create_task(self.take(made))
+        await self.model.waiting.wait()
+        return made, turn
+
     async def take(self, optimization: Optimization) -> Optimization:
         """One turn of its job, to the turn's end."""
         job = await self.job(optimization)

@@ -103,16 +103,7 @@ async def test_being_told_twice_to_end_leaves_nothing_behind(
     monkeypatch.setattr(running, "GRACE_S", 0.3)
     monkeypatch.setattr(running, "PATIENT_GRACE_S", 0.3)
     at = await House(model_timeout_s=0.1).furnish()
-    at.model.outcomes.append(None)
-
-    async def act(task: OptimizerTask, host: OptimizerHost) -> Optimized:
-        await host.complete(asked("slow"))
-        return optimized()
-
-    at.optimizers.act = act
-    made = await at.order()
-    turn = asyncio.create_task(at.take(made))
-    await at.model.waiting.wait()
+    made, turn = await at.in_flight()
     await getattr(at.service, ending)("default", made.id)
     await until(lambda: at.optimizers.ended)
     # The heartbeat, that sees the same again, and somebody who is impatient.
@@ -131,16 +122,7 @@ async def test_a_pause_waits_for_what_is_paid_already(monkeypatch: pytest.Monkey
     monkeypatch.setattr(running, "GRACE_S", 0.1)
     monkeypatch.setattr(running, "PATIENT_GRACE_S", 0.1)
     at = await House().furnish()
-    at.model.outcomes.append(None)
-
-    async def act(task: OptimizerTask, host: OptimizerHost) -> Optimized:
-        await host.complete(asked("slow"))
-        return optimized()
-
-    at.optimizers.act = act
-    made = await at.order()
-    turn = asyncio.create_task(at.take(made))
-    await at.model.waiting.wait()
+    made, turn = await at.in_flight()
     await at.service.pause("default", made.id)
     # Longer than whoever cancels or stops is made to wait, and less than the model may take.
     asyncio.get_running_loop().call_later(0.3, at.model.released.set)

@@ -225,16 +225,7 @@ async def test_what_an_attempt_cost_is_an_execution_on_record() -> None:
 async def test_what_a_pause_wastes_counts_against_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "PATIENT_GRACE_S", 0.1)
     at = await House(model_timeout_s=0.1).furnish()
-    at.model.outcomes.append(None)
-
-    async def act(task: OptimizerTask, host: OptimizerHost) -> Optimized:
-        await host.complete(asked("slow"))
-        return optimized()
-
-    at.optimizers.act = act
-    made = await at.order(budget_usd=1.0)
-    turn = asyncio.create_task(at.take(made))
-    await at.model.waiting.wait()
+    made, turn = await at.in_flight(budget_usd=1.0)
     await at.service.pause("default", made.id)
     wasted = (await turn).standing.counters.wasted_usd
     assert wasted > 0
