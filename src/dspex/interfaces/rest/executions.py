@@ -12,7 +12,8 @@ from dspex.executions.records import Execution, ExecutionFilter
 from dspex.executions.trace import trace
 from dspex.interfaces.rest.documents import Document
 from dspex.interfaces.rest.events import MEDIA_TYPE
-from dspex.interfaces.rest.following import READ
+from dspex.interfaces.rest.exchange import Receive, Scope, Send
+from dspex.interfaces.rest.following import READ, Following
 from dspex.interfaces.rest.forms import Label, Number, Paged, Period
 from dspex.interfaces.rest.needs import Caller, needs
 from dspex.interfaces.shared import documents as shown
@@ -51,6 +52,7 @@ async def execution_of(services: Services, caller: Principal, execution_id: str)
 
 def executions_router(services: Services) -> APIRouter:
     router = APIRouter(prefix="/v1/executions", tags=["executions"])
+    following = Following(services)
 
     @router.get("", response_model=shown.Listed[shown.Execution], dependencies=[needs("executions:read")])
     async def list_executions(caller: Caller, query: Annotated[ExecutionList, Query()]) -> Document:
@@ -110,13 +112,21 @@ def executions_router(services: Services) -> APIRouter:
         or all. They can be had for five minutes after its end, later its last one alone; so in another process than
         the one that runs it.
         """
-        # Declared here for the document; `following` answers it.
-        raise NotImplementedError
+        # Such requests are answered before the framework is asked, by the same `following`.
+        return _Events(following, execution_id)
 
     return router
 
 
 class _Events(Response):
-    """For the document alone."""
+    """Answers for itself."""
 
     media_type = MEDIA_TYPE
+
+    def __init__(self, following: Following, execution_id: str) -> None:
+        super().__init__()
+        self._following = following
+        self._execution_id = execution_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._following(scope, receive, send, self._execution_id)
