@@ -1,12 +1,15 @@
 """Real sockets: what callers do to their connections harms nobody else."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from dspex.configuration.settings import Limits, Settings
+from dspex.interfaces.rest.exchange import WATCH_AFTER_S, CancelOnDisconnect
 from tests.interfaces.node import TestNode, mock_program, until
 
 ASK = b'{"inputs": {"question": "?"}}'
@@ -125,3 +128,28 @@ async def test_a_slow_header_and_noise_keep_nobody_waiting() -> None:
         assert (await client.get("/health")).status_code == 200
         slow.close()
         noise.close()
+
+
+async def test_what_a_slow_request_was_leaves_with_its_answer() -> None:
+    """Not with the next look of the garbage collector, which halts everybody."""
+    async with served(TestNode()) as (client, _):
+        await mock_program(client, mock={"latency_ms": 2 * WATCH_AFTER_S * 1000})
+        await client.post(
+            "/v1/programs/qa/predict", content=ASK, headers={"content-type": "application/json"}
+        )
+        await asyncio.sleep(0)
+        gc.collect()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        try:
+            for _ in range(3):
+                answer = await client.post(
+                    "/v1/programs/qa/predict", content=ASK, headers={"content-type": "application/json"}
+                )
+                assert answer.status_code == 200
+            await asyncio.sleep(0.05)
+            gc.collect()
+            left = [one for one in gc.garbage if isinstance(one, CancelOnDisconnect | RequestResponseCycle)]
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+        assert left == []

@@ -1,7 +1,6 @@
 """One serving process as an ASGI application, and how it takes a new configuration."""
 
 import asyncio
-import gc
 import os
 import signal
 import time
@@ -28,6 +27,7 @@ from dspex.configuration.settings import Settings
 from dspex.interfaces.rest.app import RestApplication, create_application
 from dspex.interfaces.rest.exchange import Receive, Scope, Send
 from dspex.jobs.ports import JOBS_WAITING
+from dspex.kit import collector
 from dspex.kit.errors import DspexError, Internal
 from dspex.kit.signals import RELOAD, RELOADED, Payload
 
@@ -118,9 +118,7 @@ class Node:
         self._foundation.signals.on(JOBS_WAITING, lambda _: self._ask_for_workers())
         self._begin(self._tend_workers(self._foundation))
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up)
-        # What is loaded stays for the life of the process; the collector need not look at it again.
-        gc.freeze()
-        gc.enable()
+        collector.settle()
 
     def _now(self) -> Settings:
         return self._settings if self._running is None else self._running.settings

@@ -170,3 +170,5 @@ class CancelOnDisconnect:
         self._timer.cancel()
         if self._watch is not None:
             self._watch.cancel()
+            # Its CancelledError refers to it by way of this: what a request was would stay for the collector.
+            self._watch = None

@@ -8,7 +8,7 @@ from typing import Any
 from dspex.interfaces.rest import exchange
 from dspex.interfaces.rest.exchange import Receive, Scope, Send
 from dspex.interfaces.shared.services import Services
-from dspex.kit import json
+from dspex.kit import collector, json
 
 
 class Framework:
@@ -49,4 +49,6 @@ class Framework:
 
     def _build(self) -> Any:
         routes = import_module("dspex.interfaces.rest.fastapi_routes")
-        return routes.create_framework(self._services)
+        framework = routes.create_framework(self._services)
+        collector.settle()
+        return framework
