@@ -17,9 +17,12 @@ from dspex.executions.records import Execution
 from dspex.executions.requests import PredictionRequest
 from dspex.executions.steps import Progress
 from dspex.gateway.records import LanguageModelCall
+from dspex.gateway.steps.caching import NOTHING_USED
 from dspex.kit.clock import Clock
 from dspex.kit.tracing import TraceContext
 from dspex.kit.waiting import Waiting
+
+_NO_USAGE = dict(NOTHING_USED.counted())
 
 
 class Begun(Struct, frozen=True):
@@ -95,6 +98,27 @@ def ended(
         violations=outcome.violations,
         calls=tuple(one.to_json() for one in calls),
         steps=progress.to_json(calls),
+    )
+
+
+def answered(begun: Begun, clock: Clock, outcome: Outcome, line: LanguageModelCall) -> Execution:
+    """What `ended` would say of one that was answered from the cache whole, at a fraction of its cost."""
+    duration_ms = round((clock.monotonic() - begun.monotonic) * 1000, 3)
+    return Execution(
+        **_known(begun),
+        status="completed",
+        outputs=outcome.outputs,
+        completed_at=clock.now(),
+        duration_ms=duration_ms,
+        overhead_ms=duration_ms,
+        usage=_NO_USAGE,
+        cost_usd=0.0,
+        saved_usd=line.saved_usd,
+        cache="hit",
+        model=line.model,
+        simulated=line.simulated,
+        violations=outcome.violations,
+        calls=(line.to_json(),),
     )
 
 

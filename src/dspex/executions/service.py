@@ -157,7 +157,7 @@ class ExecutionService:
                 if teller is not None:
                     teller.began(begun.execution_id, runnable.name, runnable.version)
                     teller.settle(hit[0].outputs or {})
-                execution = describing.ended(begun, self._clock, policy, hit[0], [hit[1]], NO_STEPS)
+                execution = describing.answered(begun, self._clock, *hit)
                 return await self._recorded(
                     request, describing.finished(begun, self._clock, hit[0], execution)
                 )

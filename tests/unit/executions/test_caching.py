@@ -12,8 +12,10 @@ from msgspec.structs import replace
 from dspex.access.records import LOCAL_OPERATOR
 from dspex.configuration.caching import CachePolicy, CacheSettings
 from dspex.configuration.models import ModelSettings
-from dspex.executions.caching import KeptPrediction, PredictionCaching
+from dspex.executions import describing
+from dspex.executions.caching import KeptPrediction, PredictionCaching, prediction_key
 from dspex.executions.catalog import Runnable
+from dspex.executions.describing import Begun
 from dspex.executions.mock import Mock
 from dspex.executions.native.parsing import Output, ReplyParser
 from dspex.executions.native.program import CompiledProgram, Stage
@@ -23,6 +25,7 @@ from dspex.executions.reading import ReplyReader
 from dspex.executions.records import Execution
 from dspex.executions.requests import Bounds, PredictionRequest
 from dspex.executions.service import ExecutionService
+from dspex.executions.steps import NO_STEPS
 from dspex.gateway.errors import LMServerError
 from dspex.gateway.facts import CacheLooked
 from dspex.gateway.records import Dialect, LanguageModelReply, LanguageModelRequest, Message, Options, Usage
@@ -123,7 +126,8 @@ class World:
             self.facts,
             (Caching(self.cached.replies, self.clock),),
         )
-        caching = PredictionCaching(self.cached.predictions, self.cached.replies, self.clock)
+        self.model_behind = gateway.stands_for("main")
+        caching = self.caching = PredictionCaching(self.cached.predictions, self.cached.replies, self.clock)
         self.service = ExecutionService(
             gateway,
             self.recorder,
@@ -172,6 +176,21 @@ async def test_the_second_time_nothing_is_rendered_called_or_parsed() -> None:
         ("prediction", "write"),
         ("prediction", "hit"),
     ]
+
+
+async def test_the_short_record_of_a_hit_says_what_the_long_way_would() -> None:
+    world, qa = World(BROKEN_CONSTRAINT), runnable()
+    await world.predict(qa)
+    key = prediction_key(qa, "default", [world.model_behind], {"a": "x", "k": 1.0}, {})
+    hit = await world.caching.look(qa, "default", key, CachePolicy())
+    assert hit is not None
+    request = PredictionRequest(LOCAL_OPERATOR, "r1", {"a": "x"}, size=10)
+    begun = Begun(qa, request, "node", "e1", world.clock.now(), world.clock.monotonic(), None)
+    world.clock.advance(0.0015)
+    outcome, line = hit
+    long = describing.ended(begun, world.clock, CachePolicy(), outcome, [line], NO_STEPS)
+    assert describing.answered(begun, world.clock, outcome, line) == long
+    assert long.violations and long.simulated and long.saved_usd == 0.25
 
 
 async def test_a_hit_is_recorded_behind_the_answer_unless_it_has_a_key() -> None:

@@ -22,6 +22,8 @@ _JSON_LINES = frozenset(
 )
 _TABLES: Mapping[str, FileFormat] = {"text/csv": "csv", "application/vnd.apache.parquet": "parquet"}
 JSON = (b"content-type", b"application/json")
+# Of a scope: its headers, which are asked for half a dozen times.
+_BY_NAME = "dspex.headers"
 
 
 class ClientGone(Exception):
@@ -29,10 +31,12 @@ class ClientGone(Exception):
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value, "latin-1")
-    return None
+    """The first of that name, given in lower case."""
+    headers = scope.get(_BY_NAME)
+    if headers is None:
+        headers = scope[_BY_NAME] = dict(reversed(scope["headers"]))
+    value = headers.get(name)
+    return None if value is None else str(value, "latin-1")
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int, within_s: float) -> bytes:

@@ -57,13 +57,17 @@ def execution_row(execution: Execution, moment: Callable[[datetime], Any]) -> Ro
     """The values of COLUMNS."""
     usage = execution.usage
     error = execution.error
+    created_at = started_at = moment(execution.created_at)
+    if execution.started_at is not execution.created_at:
+        # Not so for most, which begin as soon as they are there.
+        started_at = None if execution.started_at is None else moment(execution.started_at)
     return (
         escape(execution.project),
         escape(execution.id),
         escape(execution.request_id),
         escape(execution.program),
         execution.status,
-        moment(execution.created_at),
+        created_at,
         escape(execution.node),
         execution.program_id,
         execution.version_id,
@@ -71,7 +75,7 @@ def execution_row(execution: Execution, moment: Callable[[datetime], Any]) -> Ro
         execution.compiled_digest,
         _escaped(execution.session_id),
         execution.key_id,
-        None if execution.started_at is None else moment(execution.started_at),
+        started_at,
         None if execution.completed_at is None else moment(execution.completed_at),
         execution.duration_ms,
         execution.overhead_ms,
