@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
-from msgspec.structs import fields
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -13,8 +12,13 @@ if TYPE_CHECKING:
 
 def asdict(record: "Struct | DataclassInstance") -> dict[str, Any]:
     """The fields by name; records within it, its tuples, lists and mappings too. Other values stay what they are."""
-    names = dataclasses.fields(record) if dataclasses.is_dataclass(record) else fields(record)
-    return {one.name: _plain(getattr(record, one.name)) for one in names}
+    # Not msgspec's `fields`, which reads the annotations anew each time.
+    names = (
+        record.__struct_fields__
+        if isinstance(record, Struct)
+        else (f.name for f in dataclasses.fields(record))
+    )
+    return {name: _plain(getattr(record, name)) for name in names}
 
 
 def _plain(value: Any) -> Any:
