@@ -133,6 +133,8 @@ class Teller:
             rest = text[len(told.get(name, "")) :]
             if rest:
                 self.text(name, rest)
+        # It refers to this, which refers to it.
+        self._reader = None
 
     def _say(self, message: str) -> None:
         """Takes back what was told."""

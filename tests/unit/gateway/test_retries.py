@@ -1,6 +1,10 @@
 """The step that tries again."""
 
 import asyncio
+import gc
+import weakref
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -14,6 +18,8 @@ from dspex.gateway.errors import (
     LMServerError,
     LMTimeoutError,
 )
+from dspex.gateway.pipeline import Passage
+from dspex.gateway.records import LanguageModelReply
 from dspex.gateway.steps.retries import Retries
 from dspex.kit.errors import Invalid
 from tests.clock import FakeClock
@@ -134,3 +140,23 @@ async def test_a_model_that_hangs_is_not_asked_again_while_there_is_another(retr
         await retries(passage({"fallbacks": ["other"]}, others={"other": {}}), proceed=answers)
     assert len(answers.passages) == 1
     assert await retries(passage(), proceed=Answers(hangs)) == REPLY
+
+
+async def test_a_failure_leaves_nothing_for_the_garbage_collector(retries: Retries) -> None:
+    gone: list[weakref.ref[LMServerError]] = []
+
+    def failure() -> LMServerError:
+        error = LMServerError("x")
+        gone.append(weakref.ref(error))
+        return error
+
+    async def fails(_: Passage[Any, Any]) -> LanguageModelReply:
+        raise failure()
+
+    gc.disable()
+    try:
+        with suppress(LMServerError):
+            await retries(passage(), proceed=fails)
+        assert [one() for one in gone] == [None, None, None]
+    finally:
+        gc.enable()

@@ -27,7 +27,14 @@ class Fallbacks:
         except LMError as error:
             if not (error.replaceable and passage.settings.fallbacks):
                 raise
-            failure = error
+            reply = await self._from_another(passage, error, proceed)
+            if reply is None:
+                raise
+            return reply
+
+    async def _from_another(
+        self, passage: Completion, failure: LMError, proceed: ProceedCompletion
+    ) -> LanguageModelReply | None:
         asked = passage.request.model
         made = max(failure.attempt, passage.attempt - 1)
         for alias in dict.fromkeys(passage.settings.fallbacks):
@@ -42,7 +49,7 @@ class Fallbacks:
                 continue
             log.debug("fallback_answered", model=asked, fallback=alias, reason=failure.code)
             return reply
-        raise failure
+        return None
 
     async def _other(self, passage: Completion, alias: str, attempt: int) -> Completion:
         """The way to a fallback, with the request in its own spelling."""

@@ -35,21 +35,25 @@ class Retries:
         self._budgets[budget] = self._budgets.get(budget, EMPTY).called(self._clock.monotonic())
         failed: LMError | None = None
         attempt = passage.attempt
-        while True:
-            try:
-                return await proceed(
-                    passage if attempt == passage.attempt else replace(passage, attempt=attempt)
-                )
-            except LMError as error:
-                if failed is None or _reached_the_model(error):
-                    failed = error
-                elif error.retry_after is not None:
-                    failed.retry_after = max(failed.retry_after or 0.0, error.retry_after)
-                wait = self._wait_s(passage, error, attempt - passage.attempt + 1)
-                if wait is None or _has_another(passage, error) or not self._may_repeat(budget):
-                    raise failed from None
-            attempt += 1
-            await self._sleep(wait)
+        try:
+            while True:
+                try:
+                    return await proceed(
+                        passage if attempt == passage.attempt else replace(passage, attempt=attempt)
+                    )
+                except LMError as error:
+                    if failed is None or _reached_the_model(error):
+                        failed = error
+                    elif error.retry_after is not None:
+                        failed.retry_after = max(failed.retry_after or 0.0, error.retry_after)
+                    wait = self._wait_s(passage, error, attempt - passage.attempt + 1)
+                    if wait is None or _has_another(passage, error) or not self._may_repeat(budget):
+                        raise failed from None
+                attempt += 1
+                await self._sleep(wait)
+        finally:
+            # Its traceback refers to this frame: all that the request was would stay for the garbage collector.
+            del failed
 
     def _wait_s(self, passage: Passage[Q, R], error: LMError, failed: int) -> float | None:
         context = passage.context

@@ -26,6 +26,8 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self._watch.cancel()
         self._timer.cancel()
+        # Its CancelledError refers to it by way of this: what a stream was would stay for the garbage collector.
+        del self._watch
 
     @property
     def age_s(self) -> float:
