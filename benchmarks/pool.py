@@ -80,23 +80,29 @@ def _outcome(medians: dict[str, Sample], idle_mb: float, rounds: int, seconds: f
             f"{one.cpu_ms:.3f}",
             f"{one.cpu_ms / alone.cpu_ms:.2f}",
             f"{one.per_s:.0f}",
+            f"{_mean_ms(one):.1f}",
             f"{one.p50_ms:.1f}",
             f"{one.p95_ms:.1f}",
         )
         for name, one in medians.items()
     ]
     title = f"Real DSPy, {CALLERS} callers (medians of {rounds} alternating rounds of {seconds:g} s)"
-    columns = ("", "CPU ms/request", "x DSPy", "requests/s", "p50 ms", "p95 ms")
+    columns = ("", "CPU ms/request", "x DSPy", "requests/s", "mean ms", "p50 ms", "p95 ms")
     figures = {"pooled": _figures(pooled), "dspy": _figures(alone), "worker_mb": idle_mb}
-    rows.append((f"memory of a worker's own: {idle_mb:.0f} MB", "", "", "", "", ""))
+    rows.append((f"memory of a worker's own: {idle_mb:.0f} MB", "", "", "", "", "", ""))
     return Outcome(
         [Rows(title, columns, rows)],
         figures,
         [
             at_most("pool over DSPy in process, CPU ms per request", pooled.cpu_ms - alone.cpu_ms, 1.0),
-            at_most("pool over DSPy in process, p50 ms", pooled.p50_ms - alone.p50_ms, 2.0),
+            at_most("pool over DSPy in process, mean ms", _mean_ms(pooled) - _mean_ms(alone), 2.0),
         ],
     )
+
+
+def _mean_ms(sample: Sample) -> float:
+    """Of callers who always wait for an answer. A median would compare the shapes of two distributions."""
+    return CALLERS / sample.per_s * 1000
 
 
 def _figures(sample: Sample) -> dict[str, float]:

@@ -32,6 +32,7 @@ from dspex.jobs.records import QUEUES
 from dspex.jobs.rules import check_queue, queue_limits
 from dspex.jobs.sweeping import Sweeper
 from dspex.jobs.worker import Worker
+from dspex.kit import collector
 from dspex.kit.errors import DspexError, Internal, Invalid
 from dspex.kit.ids import id_at
 from dspex.kit.signals import RELOAD, RELOADED, Payload
@@ -133,6 +134,7 @@ class _WorkNode:
         worker.woken, lease.look_after = sweeper.wake, worker.look_after
         self._listen(foundation, worker, sweeper)
         async with engine.running(worker.take):
+            collector.settle()
             log.info("worker_started", node=foundation.node, queues=list(self._queues))
             self._begin(lease.beat_for_ever())
             self._begin(sweeper.sweep_for_ever())

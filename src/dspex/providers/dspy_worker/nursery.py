@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from msgspec import Struct
 
+from dspex.kit import collector
 from dspex.providers.dspy_worker import containment
 from dspex.providers.dspy_worker.containment import resident_bytes, resident_bytes_of_all
 
@@ -221,7 +222,7 @@ def main(descriptor: int) -> None:
     embedders.install()
     # What is loaded is shared by all workers as long as nobody writes to it.
     gc.collect()
-    gc.freeze()
+    collector.settle()
     nursery = Nursery(socket.socket(fileno=descriptor))
     try:
         nursery.run()
