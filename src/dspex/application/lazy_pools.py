@@ -58,7 +58,9 @@ class LazyPools:
         return 0 if self._opened is None else self._opened.recycle(name)
 
     async def run(self, task: PoolTask, host: PoolHost) -> Answer:
-        return await self._open().run(task, host)
+        with task.waits():
+            opened = self._open()
+        return await opened.run(task, host)
 
     async def inspect(self, definitions: Sequence[Definition]) -> list[Compiled | Refused]:
         return await self._open().inspect(definitions)

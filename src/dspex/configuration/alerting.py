@@ -41,9 +41,9 @@ class WebhookSettings(BaseModel):
 class AlertSettings(BaseModel):
     """What is too much: an execution slower than `slow_execution_s`, one in a pool that took longer than
 
-    `slow_pool_call_s` without its models, more than `error_rate` of all that ended in `window_s` when there were
-    `error_rate_executions` at least, an optimization that runs for longer than `long_optimization_s`. What lasts is
-    told again after `remind_s`.
+    `slow_pool_call_s` without waiting for a worker and its models, more than `error_rate` of all that ended in
+    `window_s` when there were `error_rate_executions` at least, an optimization that runs for longer than
+    `long_optimization_s`. What lasts is told again after `remind_s`.
     """
 
     model_config = ConfigDict(defer_build=True, extra="forbid", frozen=True)

@@ -125,7 +125,7 @@ def answered(begun: Begun, clock: Clock, outcome: Outcome, line: LanguageModelCa
 def finished(
     begun: Begun, clock: Clock, outcome: Outcome, execution: Execution, waiting: Waiting | None = None
 ) -> ExecutionFinished:
-    """Right after it `ended`. `waiting` is how long a program in a pool waited for models."""
+    """Right after it `ended`. `waiting` is how long a program in a pool waited for a worker and models."""
     thresholds = begun.runnable.settings.alerts
     pool_s = None
     if waiting is not None:

@@ -24,7 +24,7 @@ class ExecutionFinished(Struct, frozen=True):
     Sizes are bytes of JSON, of the request an upper bound; None where nobody counted. `alerts` are the program's own
     thresholds; `trace` is the execution's span while requests are traced. `cut_short`: a time limit of the caller's own
     ended it, tighter than the program's and the node's. `pool_s` is the time that a program in a pool took without
-    waiting for models: for their replies, for their turn, or to try again.
+    waiting for a worker, or for models: for their replies, for their turn, or to try again.
     """
 
     execution: Execution
@@ -37,7 +37,7 @@ class ExecutionFinished(Struct, frozen=True):
 
 
 class PoolCalled(Struct, frozen=True):
-    """A worker has answered, or could not. `refused`: the pool had no worker for it."""
+    """A worker has answered, or could not. `refused`: the pool had no worker for it. Waiting for one counts."""
 
     pool: str
     duration_s: float

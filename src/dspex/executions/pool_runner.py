@@ -68,6 +68,7 @@ class PoolRunner:
             references=program.references,
             code=program.code,
             traceparent="" if call.trace is None else call.trace.traceparent,
+            waiting=call.waiting,
         )
         host = Host(program, call, self._gateway, self._spellings, progress, teller)
         started = self._clock.monotonic()

@@ -1,6 +1,7 @@
 """What the executions room needs from outside."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from typing import Any, Literal, Protocol
 
@@ -20,6 +21,7 @@ from dspex.executions.records import (
 )
 from dspex.gateway.records import Cap
 from dspex.kit.paging import Page
+from dspex.kit.waiting import Waiting
 
 
 class ExecutionReader(Protocol):
@@ -185,7 +187,8 @@ class PoolTask(Struct, frozen=True):
     """One execution for a worker. `program` is the digest that `definition`, its JSON, is known by.
 
     `deadline` is on the monotonic clock. A `repeatable` one is run again when its worker dies under it. `references`
-    name users' Python objects, and `code` is the digest of the files behind them.
+    name users' Python objects, and `code` is the digest of the files behind them. `waiting` counts how long it waits
+    for a worker, one that is only starting or one that others are in.
     """
 
     pool: str
@@ -204,6 +207,11 @@ class PoolTask(Struct, frozen=True):
     stream: bool = False
     references: tuple[str, ...] = ()
     code: str | None = None
+    waiting: Waiting | None = None
+
+    def waits(self) -> AbstractContextManager[None]:
+        """Counts the time in it as waiting."""
+        return nullcontext() if self.waiting is None else self.waiting.one()
 
 
 class PoolHost(Protocol):

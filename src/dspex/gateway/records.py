@@ -328,8 +328,8 @@ class CallContext(Struct, frozen=True):
     limits by itself, without holding up anything. `admission` is waited for before each attempt: it does not return
     to a process that has lost what it works on. `cap` limits what the work may cost that the call belongs to. `sink` is
     told the text of attempts while it comes; an answer that nobody was asked for, from a cache or an identical call, is
-    not told to it. `waiting` counts how long a program in a pool waits for the gateway, whatever that waits for itself;
-    `held` how long calls wait until the `cap` has room for them.
+    not told to it. `waiting` counts how long a program in a pool waits for a worker, and for the gateway, whatever that
+    waits for itself; `held` how long calls wait until the `cap` has room for them.
     """
 
     execution_id: str

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
@@ -10,9 +10,12 @@ from msgspec.structs import replace
 from dspex.access.records import LOCAL_OPERATOR
 from dspex.executions.facts import ExecutionFinished
 from dspex.executions.native.answers import Answer
+from dspex.executions.pool_runner import PoolRunner
+from dspex.executions.ports import PoolTask
 from dspex.executions.records import Execution
 from dspex.gateway.errors import LMServerError
 from dspex.gateway.records import CallContext
+from dspex.kit.facts import Facts
 from dspex.kit.waiting import Waiting
 from tests.clock import FakeClock
 from tests.unit.executions.test_caching import World, runnable
@@ -67,6 +70,21 @@ async def test_whatever_the_gateway_waits_for_is_waited_for() -> None:
     with pytest.raises(LMServerError):
         await served.embed({"model": "openai/x", "texts": ["a"]})
     assert waiting.total_s == 6.0
+
+
+async def test_a_worker_is_waited_for_on_the_executions_account() -> None:
+    clock = FakeClock()
+    call = CallContext("e1", "r1", LOCAL_OPERATOR, "mine", waiting=(waiting := Waiting(clock)))
+
+    class Starting:
+        async def run(self, task: PoolTask, host: Any) -> Answer:
+            with task.waits():
+                clock.advance(3.0)
+            return Answer({}, 2)
+
+    runner = PoolRunner(cast(Any, Starting()), cast(Any, None), cast(Any, None), clock, Facts())
+    await runner.run(program(repeatable=True), {}, {}, call, 1e9, 1000)
+    assert waiting.total_s == 3.0
 
 
 class Pools:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from contextvars import Context
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,6 @@ class WorkerPools:
                 continue
 
     async def _once(self, task: PoolTask, host: PoolHost) -> Answer:
-        pool = await self.pool(task.pool, task.project)
         start = wire.Start(
             execution_id=task.execution_id,
             request_id=task.request_id,
@@ -196,7 +196,10 @@ class WorkerPools:
             stream=task.stream,
             output_bytes=task.output_bytes,
         )
-        async with pool.lease(task.session_id) as worker:
+        async with AsyncExitStack() as held:
+            with task.waits():
+                pool = await self.pool(task.pool, task.project)
+                worker = await held.enter_async_context(pool.lease(task.session_id))
             left_s = max(task.deadline - self._clock.monotonic(), 0.001)
             conversation = Conversation(host)
             worker.programs[task.program] += 1
