@@ -132,6 +132,7 @@ class TestedPools:
         parameters: Mapping[str, Any] | None = None,
         session_id: str | None = None,
         project: str = "default",
+        execution_id: str | None = None,
     ) -> Answer:
         program = await self.program(definition)
         task = PoolTask(
@@ -139,7 +140,7 @@ class TestedPools:
             project=project,
             program=program.digest,
             definition=program.definition,
-            execution_id=new_id(),
+            execution_id=execution_id or new_id(),
             request_id="r",
             inputs=json.dumps(inputs).encode(),
             parameters=json.dumps(parameters or {}).encode(),

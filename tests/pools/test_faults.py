@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+import structlog.testing
 
 from dspex.executions.errors import ProgramFailed, WorkerDied
 from dspex.kit.errors import DspexError, Exhausted, TimedOut, Unavailable
@@ -76,6 +77,34 @@ async def test_kill_9_from_outside_costs_nobody_an_answer_that_may_be_made_twice
         os.kill(pools.pids[0], signal.SIGKILL)
         answers = await asyncio.gather(*tasks)
         assert all(answer.outputs == {"answer": "yes"} for answer in answers)
+
+
+@pytest.mark.parametrize("recycled", [False, True])
+async def test_the_log_names_the_executions_that_a_worker_took_with_it(
+    monkeypatch: pytest.MonkeyPatch, recycled: bool
+) -> None:
+    monkeypatch.setattr("dspex.providers.pool.pool.MOST_NAMED", 2)
+    slow, ids = custom("shop.programs:Slow"), ("e1", "e2", "e3")
+    async with open_pools(workers=1) as pools:
+        await pools.run(slow, {"seconds": 0.0}, execution_id="done before")
+        (pid,) = pools.pids
+        tasks = [asyncio.create_task(pools.run(slow, {"seconds": 60.0}, execution_id=one)) for one in ids]
+        (worker,) = pools.pools.running()["general", "default"].workers()
+        async with asyncio.timeout(30):
+            while len(worker.executions) < len(ids):
+                await asyncio.sleep(0.01)
+        with structlog.testing.capture_logs() as told:
+            if recycled:
+                pools.pools.recycle("general")
+            os.kill(pid, signal.SIGKILL)
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            async with asyncio.timeout(30):
+                while pid in pools.pids:
+                    await asyncio.sleep(0.01)
+    assert all(isinstance(one, WorkerDied) for one in outcomes)
+    (ended,) = [one for one in told if one["event"] == "worker_ended"]
+    assert (ended["pid"], ended["status"]) == (pid, -signal.SIGKILL)
+    assert (ended["executions"], ended["execution_count"]) == (["e1", "e2"], 3)
 
 
 async def test_a_worker_is_replaced_though_its_birth_failed_in_a_way_that_nobody_foresaw(

@@ -22,6 +22,8 @@ BEAT_S, MISSES = 2.0, 3
 RETRY_S = (0.1, 0.5, 2.0, 10.0)
 # How long a worker that is being replaced may finish what it has.
 LEAVE_S = 3600.0
+# Of the executions that were in a worker when it ended, in the log.
+MOST_NAMED = 20
 # Who waits: the session it has to do with, and where its worker comes.
 _Place = tuple[str | None, "asyncio.Future[Worker]"]
 
@@ -241,16 +243,20 @@ class Pool:
         planned = worker.leaving
         worker.leaving = True
         self._workers.remove(worker)
+        lost = list(worker.executions if worker.lost is None else worker.lost)
         await worker.aclose()
-        if not planned:
-            self.restarts += 1
+        if lost or not planned:
             log.warning(
                 "worker_ended",
                 pool=self.name,
                 pid=worker.process.pid,
                 status=ended.status,
                 reason=ended.reason,
+                executions=lost[:MOST_NAMED],
+                execution_count=len(lost),
             )
+        if not planned:
+            self.restarts += 1
             if ended.reason != "nursery":
                 self._keep(self._bear())
 

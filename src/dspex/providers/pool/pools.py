@@ -202,21 +202,19 @@ class WorkerPools:
                 worker = await held.enter_async_context(pool.lease(task.session_id))
             left_s = max(task.deadline - self._clock.monotonic(), 0.001)
             conversation = Conversation(host)
-            worker.programs[task.program] += 1
+            worker.executions[task.execution_id] = task.program
             try:
                 last = await worker.execute(start, left_s + GRACE_S, conversation.reply, conversation.hear)
             except WorkerLost as lost:
                 if worker.lost is None:
-                    worker.lost = frozenset(worker.programs)
+                    worker.lost = dict(worker.executions)
                 died = await self.died(pool, worker, lost)
-                died.alone = worker.lost == {task.program}
+                died.alone = set(worker.lost.values()) == {task.program}
                 raise died from None
             except TimeoutError:
                 raise TimedOut("The program did not answer in time.", code="program_timeout") from None
             finally:
-                worker.programs[task.program] -= 1
-                if not worker.programs[task.program]:
-                    del worker.programs[task.program]
+                del worker.executions[task.execution_id]
             if last.WhichOneof("message") == "failed":
                 failure = conversation.error_of(last.failed)
                 if failure.code == "code_changed" and await self._is_on_disk(task.references, task.code):

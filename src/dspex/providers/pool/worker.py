@@ -8,8 +8,7 @@ import secrets
 import socket
 import struct
 import sys
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -50,10 +49,10 @@ class Worker:
         self.process = process
         self.born = born
         self.in_flight = 0
-        # How many executions of which program, by digest.
-        self.programs: Counter[str] = Counter()
+        # The executions that are in it, each with the digest of its program.
+        self.executions: dict[str, str] = {}
         # Those that were in it when it was lost.
-        self.lost: frozenset[str] | None = None
+        self.lost: Mapping[str, str] | None = None
         self.served = 0
         # As of the last beat.
         self.memory_bytes = 0
