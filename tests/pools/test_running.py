@@ -9,10 +9,15 @@ import pytest
 import pytest_asyncio
 from lm15.serde import response_to_dict
 
+from dspex.configuration.models import ModelRegistry, ModelSettings
+from dspex.configuration.pipelines import PipelineEntry
 from dspex.executions.errors import AdapterParseError, OutputTooLarge, ProgramFailed
 from dspex.gateway.errors import LMRateLimitError
 from dspex.kit.errors import Exhausted, Invalid, TimedOut
-from tests.plugins.pools import ScriptedHost, TestedPools, chat, custom, defined, open_pools
+from dspex.programs.definitions import choose_model
+from dspex.programs.pipelines.reading import define_pipeline
+from dspex.providers.python_code import code_digest
+from tests.plugins.pools import PROJECT, ScriptedHost, TestedPools, chat, custom, defined, open_pools
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -184,6 +189,38 @@ async def test_a_program_that_fails_says_how(
 ) -> None:
     with pytest.raises(ProgramFailed, match=words):
         await pools.run(custom(f"shop.faults:{module}"), inputs)
+
+
+async def test_outputs_are_of_the_types_that_a_declared_signature_promises(pools: TestedPools) -> None:
+    echo = defined("question -> answer: int", "shop.faults:WrongFields")
+    assert (await pools.run(echo, {"question": "7"})).outputs == {"answer": 7}
+    with pytest.raises(ProgramFailed, match="/outputs/answer must be an integer, not a string") as caught:
+        await pools.run(echo, {"question": "abc"})
+    assert caught.value.code == "wrong_outputs"
+
+
+async def test_so_are_those_of_a_step(pools: TestedPools) -> None:
+    entry = {
+        "inputs": [{"name": "question", "type": "str"}],
+        "steps": [
+            {"name": "own", "signature": "question -> answer: int", "module": "shop.faults:WrongFields"}
+        ],
+        "outputs": {"number": "own.answer"},
+    }
+    registry = ModelRegistry(default="main", registry={"main": ModelSettings(model="simulator/main")})
+    pipeline = define_pipeline(
+        PipelineEntry.model_validate(entry),
+        registry,
+        "chat",
+        choose_model(registry, None),
+        code=lambda named: code_digest(named, [PROJECT]),
+    )
+    assert (await pools.run(pipeline, {"question": "7"})).outputs == {"number": 7}
+    host = ScriptedHost()
+    with pytest.raises(ProgramFailed, match="/outputs/answer must be an integer") as caught:
+        await pools.run(pipeline, {"question": "abc"}, host)
+    assert caught.value.code == "wrong_outputs"
+    assert [one["state"] for one in host.events] == ["started", "failed"]
 
 
 async def test_sync_modules_do_not_hold_up_async_ones(pools: TestedPools) -> None:

@@ -18,7 +18,8 @@ from dspex.providers.dspy_worker.composed import composition_of
 from dspex.providers.dspy_worker.dspy_cli import Contract, contract_of, offer_gateways
 from dspex.providers.dspy_worker.engines import STEP, GatewayLM, check_options
 from dspex.providers.dspy_worker.modules import provider_model, signature_class, without_lms
-from dspex.providers.dspy_worker.pipeline import build_pipeline
+from dspex.providers.dspy_worker.pipeline import answered, build_pipeline
+from dspex.providers.dspy_worker.promising import Promise
 from dspex.providers.dspy_worker.pythonic import method_of, module_signature
 from dspex.providers.dspy_worker.references import check_code, resolve
 from dspex.providers.dspy_worker.sandbox import check_sandbox
@@ -110,7 +111,13 @@ def _pipeline(document: Mapping[str, Any], lm: GatewayLM) -> Built:
             STEP: step.name,
         }
 
-    module = build_pipeline(pipeline, {name: one.module for name, one in built.items()}, settings)
+    promises = {step.name: Promise(step.answers) for step in pipeline.steps if built[step.name].custom}
+
+    def read(step: Step, prediction: Any) -> Mapping[str, Any]:
+        promise = promises.get(step.name)
+        return answered(step, prediction) if promise is None else promise.values_of(prediction)
+
+    module = build_pipeline(pipeline, {name: one.module for name, one in built.items()}, settings, read)
     return Built(
         module,
         lm,

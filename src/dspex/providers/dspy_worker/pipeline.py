@@ -12,6 +12,8 @@ from dspex.programs.pipelines.dataflow import Skipped, Values, begin, inputs_of,
 from dspex.programs.pipelines.records import Pipeline, Step
 from dspex.signatures.values import outputs_to_json
 
+# The outputs of a step, from what its module returned; raises what is wrong with that.
+Read = Callable[[Step, Any], Mapping[str, Any]]
 # What `dspy.context` is given for a step: {"lm", "adapter"}.
 Settings = Callable[[Step], Mapping[str, Any]]
 # {"step", "state", "outputs"?, "error"?: the exception, "duration_ms"?, "reason"?}; see `executions.events`.
@@ -20,26 +22,34 @@ Watch = Callable[[dict[str, Any]], None]
 watching: ContextVar[Watch | None] = ContextVar("watching", default=None)
 
 
+def answered(step: Step, prediction: Any) -> Mapping[str, Any]:
+    """The outputs of a kind of DSPy's, which has read them itself."""
+    return {field.name: prediction[field.name] for field in step.answers.outputs}
+
+
 def build_pipeline(
-    pipeline: Pipeline, modules: Mapping[str, dspy.Module], settings: Settings
+    pipeline: Pipeline, modules: Mapping[str, dspy.Module], settings: Settings, read: Read = answered
 ) -> "PipelineModule":
     """`modules` has each step's module, with its state loaded; `settings` says where its calls go.
 
     The settings are no part of the module's state: what is saved is instructions and demos, and `set_lm`, as optimizers
     use it, wins over them.
     """
-    return PipelineModule(pipeline, modules, settings)
+    return PipelineModule(pipeline, modules, settings, read)
 
 
 class PipelineModule(dspy.Module):  # type: ignore[misc]
     """Every step is an attribute of its name. Answers a `dspy.Prediction` with the outputs of the whole."""
 
-    def __init__(self, pipeline: Pipeline, modules: Mapping[str, dspy.Module], settings: Settings) -> None:
+    def __init__(
+        self, pipeline: Pipeline, modules: Mapping[str, dspy.Module], settings: Settings, read: Read
+    ) -> None:
         super().__init__()
         for step in pipeline.steps:
             setattr(self, step.name, modules[step.name])
         self._pipeline = pipeline
         self._settings = settings
+        self._read = read
 
     def give_models(self) -> None:
         """Gives each predictor the model of its step, as optimizers want it that change models."""
@@ -54,11 +64,11 @@ class PipelineModule(dspy.Module):  # type: ignore[misc]
             if run.given is not None:
                 try:
                     with dspy.context(**self._settings(run.step)):
-                        prediction = getattr(self, name)(**run.given)
+                        outputs = self._read(run.step, getattr(self, name)(**run.given))
                 except Exception as error:
                     run.failed(error)
                 else:
-                    run.completed(prediction)
+                    run.completed(outputs)
         return dspy.Prediction(**outputs_of(self._pipeline, values))
 
     async def aforward(self, **inputs: Any) -> dspy.Prediction:
@@ -73,14 +83,14 @@ class PipelineModule(dspy.Module):  # type: ignore[misc]
             if run.given is not None:
                 try:
                     with dspy.context(**self._settings(step)):
-                        prediction = await getattr(self, step.name).acall(**run.given)
+                        outputs = self._read(step, await getattr(self, step.name).acall(**run.given))
                 except asyncio.CancelledError:
                     run.tell("cancelled")
                     raise
                 except Exception as error:
                     run.failed(error)
                 else:
-                    run.completed(prediction)
+                    run.completed(outputs)
             done[step.name].set()
 
         try:
@@ -108,8 +118,7 @@ class _Run:
         else:
             self.tell("started")
 
-    def completed(self, prediction: Mapping[str, Any]) -> None:
-        outputs = {field.name: prediction[field.name] for field in self.step.answers.outputs}
+    def completed(self, outputs: Mapping[str, Any]) -> None:
         self._values[self.step.name] = outputs
         self.tell("completed", outputs=outputs_to_json(outputs), duration_ms=self._duration_ms())
 

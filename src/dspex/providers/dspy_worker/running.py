@@ -24,10 +24,10 @@ from dspex.providers.dspy_worker.containment import printing
 from dspex.providers.dspy_worker.conversation import Conversation
 from dspex.providers.dspy_worker.engines import INSPECTING, SETTING
 from dspex.providers.dspy_worker.pipeline import watching
+from dspex.providers.dspy_worker.promising import Promise, members_of
 from dspex.providers.dspy_worker.pythonic import parameters_of
 from dspex.providers.worker_protocol import worker_pb2 as wire
 from dspex.signatures.problems import problems_of
-from dspex.signatures.records import Signature
 from dspex.signatures.validation import InputValidator, OutputChecker
 
 KEPT = 200
@@ -50,6 +50,7 @@ class Ready:
         self.built = built
         self._inputs = InputValidator(built.signature)
         self._checker = OutputChecker(built.signature)
+        self._promise = Promise(built.signature) if built.custom else None
         self._converters: Mapping[str, Callable[[Any], Any]] = {}
         if built.contract is not None:
             self._converters = built.contract.converters
@@ -82,7 +83,9 @@ class Ready:
         """Raises ProgramFailed for something else than the outputs, OutputTooLarge."""
         if self.built.contract is not None:
             return judged(self.built.contract.answer(prediction), self._checker, output_bytes)
-        return judged(_values(prediction, self.built.signature), self._checker, output_bytes)
+        if self._promise is not None:
+            return judged(self._promise.outputs_of(prediction), self._checker, output_bytes)
+        return judged(members_of(prediction, self.built.signature), self._checker, output_bytes)
 
 
 class Runner:
@@ -254,29 +257,6 @@ def failure_of(error: BaseException) -> DspexError:
             code="out_of_memory",
         )
     return ProgramFailed(f"The program raised {type(error).__name__}: {str(error)[:2000]}")
-
-
-def _values(prediction: Any, signature: Signature) -> dict[str, Any]:
-    if isinstance(prediction, dspy.Prediction):
-        found = dict(prediction.items())
-    elif isinstance(prediction, Mapping):
-        found = {str(name): value for name, value in prediction.items()}
-    else:
-        raise ProgramFailed(
-            f"The program returned a {type(prediction).__name__}, not a dspy.Prediction or a dict.",
-            code="wrong_outputs",
-        )
-    if not signature.outputs:
-        return found
-    missing = [field.name for field in signature.outputs if field.name not in found]
-    if missing:
-        has = ", ".join(repr(name) for name in found) or "nothing"
-        raise ProgramFailed(
-            f"The program returned {has}, but its signature promises "
-            f"{', '.join(repr(name) for name in missing)} as well.",
-            code="wrong_outputs",
-        )
-    return {field.name: found[field.name] for field in signature.outputs}
 
 
 def _converters(module: dspy.Module) -> dict[str, Callable[[Any], Any]]:
