@@ -11,34 +11,61 @@ from importlib.machinery import (
     SOURCE_SUFFIXES,
     ExtensionFileLoader,
     FileFinder,
+    ModuleSpec,
     SourceFileLoader,
     SourcelessFileLoader,
 )
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
 
 from dspex.kit.errors import Conflict, Invalid
-from dspex.providers.python_code import code_files, digest_of
+from dspex.providers.python_code import code_files, content_of, digest_of
 
 _roots: list[str] = []
 # What was found to be on disk as a version says, and the files that this worker has, or will have, imported for it.
 _checked: set[tuple[str, tuple[str, ...]]] = set()
 _files: dict[str, bytes] = {}
+# By module: what was imported of one is not replaced by another file either.
+_modules: dict[str, set[str]] = {}
+
+# These import no file that has changed since it was checked, however late the import is made.
 
 
-class _CheckedLoader(SourceFileLoader):
-    """Imports no file that has changed since it was checked, however late the import is made."""
-
+class _Source(SourceFileLoader):
     def get_code(self, fullname: str) -> CodeType | None:
-        checked = _files.get(self.path)
-        if checked is None:
+        if not _is_checked(fullname, self.path):
             return super().get_code(fullname)
         content = self.get_data(self.path)
-        if _sha(content) != checked:
+        if _sha(content) != _files[self.path]:
             raise _changed(fullname)
         # Not from __pycache__: Python takes what lies there for this file's by its size and time alone.
         return self.source_to_code(content, self.path)
+
+
+class _Bytecode(SourcelessFileLoader):
+    def get_code(self, fullname: str) -> CodeType | None:
+        _check_compiled(fullname, self.path)
+        return super().get_code(fullname)
+
+
+class _Extension(ExtensionFileLoader):
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        # The system opens it by its name once more: what is put in its place right now is not seen.
+        _check_compiled(spec.name, self.path)
+        return super().create_module(spec)
+
+
+def _check_compiled(module: str, path: str) -> None:
+    if _is_checked(module, path) and _sha(content_of(Path(path))) != _files[path]:
+        raise _changed(module)
+
+
+def _is_checked(module: str, path: str) -> bool:
+    """Raises Conflict for a file that Python prefers to the one that was checked, and that came after that."""
+    if module in _modules and path not in _files:
+        raise _changed(module)
+    return path in _files
 
 
 def find_code(roots: Sequence[str]) -> None:
@@ -56,9 +83,9 @@ def _finder(path: str) -> FileFinder:
         raise ImportError("not below the roots", path=path)
     return FileFinder(
         path,
-        (ExtensionFileLoader, EXTENSION_SUFFIXES),
-        (_CheckedLoader, SOURCE_SUFFIXES),
-        (SourcelessFileLoader, BYTECODE_SUFFIXES),
+        (_Extension, EXTENSION_SUFFIXES),
+        (_Source, SOURCE_SUFFIXES),
+        (_Bytecode, BYTECODE_SUFFIXES),
     )
 
 
@@ -72,9 +99,16 @@ def check_code(wanted: str | None, references: Sequence[str]) -> None:
         return
     found = code_files(references, [Path(root) for root in _roots])
     shas = {str(file): _sha(content) for file, (_, content) in found.items()}
-    if digest_of(found) != wanted or any(_files.get(file, sha) != sha for file, sha in shas.items()):
+    modules: dict[str, set[str]] = {}
+    for file, (name, _) in found.items():
+        modules.setdefault(name, set()).add(str(file))
+    has_others = any(_files.get(file, sha) != sha for file, sha in shas.items()) or any(
+        _modules.get(name, files) != files for name, files in modules.items()
+    )
+    if digest_of(found) != wanted or has_others:
         raise _changed(", ".join(references))
     _files.update(shas)
+    _modules.update(modules)
     _checked.add((wanted, tuple(references)))
 
 
