@@ -12,7 +12,8 @@ from dspex.kit import json
 # English takes about four bytes a token, code and most other scripts three: rather too many than too few.
 BYTES_PER_TOKEN = 3
 TOKENS_OF_A_MESSAGE = 8
-# Reserved for the reply to a request that sets no max_tokens.
+# Reserved for the reply to a request that sets no max_tokens. It may be longer: the price list knows no model's most,
+# and where that is known it is so much (64 000 and up) that a small budget would have no call.
 OUTPUT_TOKENS = 4096
 # Bytes that an image counts at most: 50 000 tokens, more than any provider counts for one.
 IMAGE_BYTES = 150_000
