@@ -1,13 +1,9 @@
 """One execution in a worker: build or find the module, run it in a context of its own, judge what it gives."""
 
 import asyncio
-import contextvars
-import ctypes
 import json
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -26,17 +22,12 @@ from dspex.providers.dspy_worker.engines import INSPECTING, SETTING
 from dspex.providers.dspy_worker.pipeline import watching
 from dspex.providers.dspy_worker.promising import Promise, members_of
 from dspex.providers.dspy_worker.pythonic import parameters_of
+from dspex.providers.dspy_worker.threads import Threads, odd
 from dspex.providers.worker_protocol import worker_pb2 as wire
 from dspex.signatures.problems import problems_of
 from dspex.signatures.validation import InputValidator, OutputChecker
 
 KEPT = 200
-# How often a thread that nobody waits for is asked to end before the worker gives it up.
-ASKED, ASK_S = 10, 0.2
-
-
-class GivenUp(BaseException):
-    """Raised inside a thread whose execution was cancelled; not an Exception, so that loops don't swallow it."""
 
 
 class _Abandoned(Exception):
@@ -92,11 +83,8 @@ class Runner:
     """Builds each definition once and runs them, `concurrency` in threads at a time."""
 
     def __init__(self, concurrency: int) -> None:
-        # Twice as many, so that threads which do not end hold up nobody until the worker is replaced.
-        self._threads = ThreadPoolExecutor(concurrency * 2, thread_name_prefix="run")
+        self.threads = Threads(concurrency)
         self._ready: OrderedDict[str, asyncio.Future[Ready]] = OrderedDict()
-        self._ending: set[asyncio.Task[None]] = set()
-        self.stuck = 0
 
     async def ready(self, digest: str, definition: bytes, conversation: Conversation | None = None) -> Ready:
         """Raises what building raises, each time anew.
@@ -122,7 +110,7 @@ class Runner:
                 return Ready(build(json.loads(definition)))
 
         try:
-            ready: Ready = await self.in_thread(made)
+            ready: Ready = await self.threads.run(made)
         except BaseException as error:
             self._ready.pop(digest, None)
             building.set_exception(error if isinstance(error, Exception) else _Abandoned())
@@ -166,67 +154,13 @@ class Runner:
                 if isinstance(error, asyncio.CancelledError) and current is not None and current.cancelling():
                     raise
                 # Of the program's own: it shall end neither the worker nor wait for ever.
-                raise _odd(error) from None
+                raise odd(error) from None
 
         def call() -> Any:
             with dspy.context(**context):
                 return make()(**typed)
 
-        return await self.in_thread(call)
-
-    async def in_thread(self, call: Callable[[], Any]) -> Any:
-        """What it returns, or raises as an Exception. Cancelling it ends the thread as soon as Python lets it."""
-        thread: list[int] = []
-        state = contextvars.copy_context()
-
-        def run() -> tuple[Any, BaseException | None]:
-            thread.append(threading.get_ident())
-            try:
-                return state.run(call), None
-            except GivenUp:
-                raise
-            except BaseException as error:
-                # Some can't be set on a future, and some would end the loop.
-                return None, error
-
-        job = self._threads.submit(run)
-        try:
-            value, error = await asyncio.wrap_future(job)
-        except asyncio.CancelledError:
-            # One that no thread has taken up yet just goes.
-            if not job.cancel():
-                ending = asyncio.create_task(self._end(job, thread))
-                self._ending.add(ending)
-                ending.add_done_callback(self._ending.discard)
-            raise
-        if error is None:
-            return value
-        if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
-            raise error
-        raise _odd(error)
-
-    async def _end(self, job: "Future[Any]", thread: list[int]) -> None:
-        """Asks a thread to end. One that waits in C code, or refuses, makes the worker stuck: it is replaced."""
-        for _ in range(ASKED):
-            if job.done():
-                return
-            _raise_in(thread[0], GivenUp)
-            await asyncio.sleep(ASK_S)
-        if job.done():
-            return
-        # It may end some day, but not with a last wish of ours.
-        _raise_in(thread[0], None)
-        self.stuck += 1
-
-
-def _odd(error: BaseException) -> ProgramFailed:
-    return ProgramFailed(f"The program raised {type(error).__name__}: {str(error)[:2000]}")
-
-
-def _raise_in(thread: int, what: type[BaseException] | None) -> None:
-    """Has a thread raise when it runs Python code next; None takes back what it has not raised yet."""
-    raised = None if what is None else ctypes.py_object(what)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
+        return await self.threads.run(call)
 
 
 def _tell(conversation: Conversation, event: dict[str, Any]) -> None:

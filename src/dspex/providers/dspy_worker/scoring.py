@@ -44,7 +44,7 @@ async def scored(runner: Runner, start: wire.ScoreStart, conversation: Conversat
         return metric  # type: ignore[no-any-return]
 
     try:
-        metric = await runner.in_thread(found)
+        metric = await runner.threads.run(found)
     except Exception as error:
         failure = failure_of(error)
         return wire.FromWorker(
@@ -62,7 +62,7 @@ async def scored(runner: Runner, start: wire.ScoreStart, conversation: Conversat
         async with places:
             try:
                 async with asyncio.timeout(start.limit_s):
-                    found = await runner.in_thread(call)
+                    found = await runner.threads.run(call)
             except TimeoutError:
                 late = f"The metric took longer than {start.limit_s:g} s."
                 return _failed(MetricFailed(late, code="metric_timeout"))

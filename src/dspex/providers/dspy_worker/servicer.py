@@ -72,7 +72,7 @@ class Servicer(wire_grpc.WorkerServicer):
         return wire.BeatReply(
             executions=self._executions,
             served=self._served,
-            stuck=self._runner.stuck,
+            stuck=self._runner.threads.stuck,
             memory_bytes=resident_bytes("self"),
         )
 

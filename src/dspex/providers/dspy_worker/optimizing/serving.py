@@ -49,7 +49,7 @@ async def optimized(runner: Runner, context: Any) -> None:
         conversation.tell_soon(wire.FromWorker(event=wire.Event(event_json=dumps(event))))
 
     try:
-        document = await runner.in_thread(Optimization(task, conversation, tell).run)
+        document = await runner.threads.run(Optimization(task, conversation, tell).run)
         last = wire.FromWorker(optimized=wire.Optimized(document_json=dumps(document)))
     except Exception as error:
         last = wire.FromWorker(failed=_failed(error, conversation))
@@ -79,7 +79,7 @@ async def checked(runner: Runner, request: wire.CheckOptimizerRequest) -> wire.C
             )
 
     try:
-        return wire.CheckOptimizerReply(document_json=dumps(await runner.in_thread(look)))
+        return wire.CheckOptimizerReply(document_json=dumps(await runner.threads.run(look)))
     except DspexError as error:
         problems = [
             {"pointer": one.pointer, "code": one.code, "message": one.message} for one in error.problems
