@@ -210,7 +210,12 @@ async def test_a_deployment_without_a_version_goes_by_the_evaluation(
     assert answer.json()["measured"] == {"score": 1.0, "cost_usd_per_call": 0.0, "by": by}
     entries = (await client.get("/v1/audit")).json()["data"]
     (deployment,) = [one for one in entries if one["action"] == "program.deploy" and one["target"] == "qa"]
-    assert deployment["details"] == {"evaluation": evaluation, "version": version}
+    assert deployment["details"] == {
+        "evaluation": evaluation,
+        "version": version,
+        "before": 1,
+        "force": False,
+    }
 
 
 async def test_an_evaluation_of_another_program_names_no_version(

@@ -318,8 +318,23 @@ async def test_what_was_acted_upon_is_what_the_path_names_whatever_else_a_reques
         ("program.export", "qa", {"version": 1, "code": "not_compiled"}),
         ("cache.clear", None, {"all_projects": True}),
         ("config.read", None, {}),
-        ("program.deploy", "qa", {"version": 1}),
+        ("program.deploy", "qa", {"version": 1, "before": 1, "force": False}),
         ("key.revoke", made["id"], {}),
+    ]
+
+
+async def test_the_audit_log_has_which_version_answered_before_and_after() -> None:
+    node, admin = await served_node()
+    async with client_with(node, admin) as client:
+        await client.post("/v1/programs/qa/versions", json={"mock": {"outputs": {"answer": "b"}}})
+        for path in ("initialize", "deploy", "rollback", "rollback"):
+            await client.post(f"/v1/programs/qa/{path}")
+        lines = (await client.get("/v1/audit", params={"limit": 4})).json()["data"]
+    assert [(one["action"], one["outcome"], one["details"]) for one in reversed(lines)] == [
+        ("program.initialize", "done", {"version": 2, "was": "draft", "deployed": 1}),
+        ("program.deploy", "done", {"version": 2, "before": 1, "force": False}),
+        ("program.rollback", "done", {"version": 1, "before": 2}),
+        ("program.rollback", "failed", {"before": 1, "code": "nothing_to_roll_back"}),
     ]
 
 

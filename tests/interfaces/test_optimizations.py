@@ -233,7 +233,7 @@ async def test_gates_are_set_shown_and_hold() -> None:
     assert forced.json()["deployed_version"] == 2
     entries = (await client.get("/v1/audit")).json()["data"]
     deploys = [one for one in entries if one["action"] == "program.deploy"]
-    assert deploys[0]["details"] == {"version": 2, "force": True}
+    assert deploys[0]["details"] == {"version": 2, "before": 1, "force": True}
     assert {one["outcome"] for one in deploys} == {"failed", "done"}
     assert (await client.post("/v1/programs/qa/gates", json={})).json()["gates"] is None
     for bad in ({"min_score": 2}, {"min_score": -0.1}, {"max_cost_usd_per_call": 0}, {"most": 1}):

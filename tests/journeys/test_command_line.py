@@ -94,6 +94,15 @@ def test_a_program_saved_by_dspy_is_imported_deployed_and_exported(
         assert again.signature.instructions == "Answer in one word."
         assert dict(again.demos[0]) == {"question": "2+2?", "answer": "4"}
         assert "version 1" in dspex(tmp_path, "programs", "rollback", "qa").stdout
+        dspex(tmp_path, "programs", "initialize", "qa", "--version", "1", status=1)
+        audited = json.loads(dspex(tmp_path, "audit", "--limit", "2", "--json").stdout)
+        assert [(one["action"], one["details"]) for one in audited] == [
+            (
+                "program.initialize",
+                {"version": 1, "was": "deployed", "deployed": 1, "code": "illegal_transition"},
+            ),
+            ("program.rollback", {"before": 2, "version": 1}),
+        ]
         stats = json.loads(dspex(tmp_path, "programs", "stats", "qa").stdout)
         assert stats["executions"] == 1
         assert "qa" in dspex(tmp_path, "programs", "list").stdout

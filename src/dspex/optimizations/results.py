@@ -152,9 +152,13 @@ class Results:
             )
         try:
             check_may(principal, "programs:write")
-            async with self._audit.operation(
-                author, "program.deploy", program.name, version=version.number, optimization=optimization.id
-            ):
+            told = {
+                "version": version.number,
+                "before": await self._programs.number_deployed(program),
+                "force": False,
+                "optimization": optimization.id,
+            }
+            async with self._audit.operation(author, "program.deploy", program.name, **told):
                 await self._programs.deploy(program, version, by=job)
         except (Conflict, Forbidden) as refused:
             return _undeployed(refused.message)

@@ -259,6 +259,19 @@ class ProgramService(Initializing):
             found.append(one)
         return found
 
+    async def version_declared(self, program: Program) -> Version | None:
+        """The version that a configuration file asks for; None for a program of the API."""
+        digest = program.settings.declared
+        if digest is None:
+            return None
+        return await self._store.version_by_digest(program.project, program.id, digest)
+
+    async def number_deployed(self, program: Program) -> int | None:
+        """Of the version that answers; None where none does."""
+        deployed = program.deployed_version_id
+        version = await self._store.version(program.project, deployed) if deployed else None
+        return None if version is None else version.number
+
     async def newest(self, program: Program) -> Version:
         """Every program has at least one version."""
         (version,) = (await self.versions(program, limit=1, cursor=None)).data

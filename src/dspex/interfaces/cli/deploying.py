@@ -10,7 +10,7 @@ from dspex.access.records import CLI, DEFAULT_PROJECT, Author
 from dspex.access.rules import check_project
 from dspex.interfaces.cli.output import ConfigOption, JsonOption, ProjectOption, print_json, score_text
 from dspex.interfaces.cli.ports import Application
-from dspex.interfaces.cli.session import Operation, with_services
+from dspex.interfaces.cli.session import with_services
 from dspex.interfaces.shared.gates import Deployed, deployed
 from dspex.interfaces.shared.services import Services
 from dspex.kit.records import asdict
@@ -54,13 +54,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         as_json: JsonOption = False,
     ) -> None:
         """Let the version answer that did before the present one."""
-
-        async def use(services: Services) -> Version:
-            _, back = await services.programs.rollback(await services.programs.get(project, program))
-            return back
-
-        done = Operation("program.rollback", program, project)
-        back = with_services(application, config, use, done)
+        back = roll_back_here(application, config, project, program)
         if as_json:
             print_json({"program": program, "version": back.number})
         else:
@@ -85,8 +79,23 @@ def deploy_here(
         async with services.audit.operation(author, "program.deploy", name, **details) as told:
             program = _as_declared(application, services, await services.programs.get(project, name))
             done = await deployed(services, program, version, evaluation, force=force)
-            told["version"] = done.version.number
+            told |= {"version": done.version.number, "before": done.before}
             return done
+
+    return with_services(application, config, use)
+
+
+def roll_back_here(application: Application, config: Path | None, project: str, name: str) -> Version:
+    """The version that answers now. Raises as `ProgramService.rollback`."""
+
+    async def use(services: Services) -> Version:
+        author = Author(check_project(project), CLI)
+        async with services.audit.operation(author, "program.rollback", name) as told:
+            program = await services.programs.get(project, name)
+            told["before"] = await services.programs.number_deployed(program)
+            _, back = await services.programs.rollback(program)
+            told["version"] = back.number
+            return back
 
     return with_services(application, config, use)
 

@@ -5,9 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
-from dspex.access.records import DEFAULT_PROJECT
+from dspex.access.records import CLI, DEFAULT_PROJECT, Author
+from dspex.access.rules import check_project
 from dspex.evaluations.records import EvaluationFilter
-from dspex.interfaces.cli.deploying import SOON, ForceOption, NameArgument, deploy_here, say_deployed
+from dspex.interfaces.cli.deploying import (
+    SOON,
+    ForceOption,
+    NameArgument,
+    deploy_here,
+    roll_back_here,
+    say_deployed,
+)
 from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import (
     ConfigOption,
@@ -101,13 +109,18 @@ def add_to(app: typer.Typer, application: Application) -> None:
         """Compile a version so that it can run."""
 
         async def use(services: Services) -> Version:
-            _, chosen = await _chosen(services, project, name, version)
-            (after,) = await services.programs.initialize([chosen])
-            return after
+            author = Author(check_project(project), CLI)
+            async with services.audit.operation(author, "program.initialize", name, version=version) as told:
+                program, chosen = await _chosen(services, project, name, version)
+                told |= {
+                    "version": chosen.number,
+                    "was": chosen.status,
+                    "deployed": await services.programs.number_deployed(program),
+                }
+                (after,) = await services.programs.initialize([chosen])
+                return after
 
-        after = with_services(
-            application, config, use, Operation("program.initialize", name, project, {"version": version})
-        )
+        after = with_services(application, config, use)
         _check_executable(name, after)
         typer.echo(f"{name} version {after.number} is {after.status} ({after.executor})")
 
@@ -127,13 +140,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         name: NameArgument, project: ProjectOption = DEFAULT_PROJECT, config: ConfigOption = None
     ) -> None:
         """Let the version answer that did before the present one."""
-
-        async def use(services: Services) -> Version:
-            _, back = await services.programs.rollback(await services.programs.get(project, name))
-            return back
-
-        done = Operation("program.rollback", name, project)
-        answering = with_services(application, config, use, done)
+        answering = roll_back_here(application, config, project, name)
         typer.echo(f"{name} answers with version {answering.number}{SOON}")
 
     @group.command()

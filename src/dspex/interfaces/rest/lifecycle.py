@@ -41,10 +41,17 @@ def lifecycle_router(services: Services) -> APIRouter:
         response_model=shown.Version,
         dependencies=[needs("programs:write", audit="program.initialize")],
     )
-    async def initialize_program(caller: Caller, name: str, body: Chosen | None = None) -> Document:
+    async def initialize_program(
+        caller: Caller, name: str, told: Told, body: Chosen | None = None
+    ) -> Document:
         """Make a draft executable: compiled by DSPy and checked against it. A failure can be tried again."""
         program, version = await chosen(services, caller.project, name, body)
         check_live(program)
+        told |= {
+            "version": version.number,
+            "was": version.status,
+            "deployed": await programs.number_deployed(program),
+        }
         return Document(presenters.program_version(await initialized(services, version)))
 
     @router.post(
@@ -67,7 +74,7 @@ def lifecycle_router(services: Services) -> APIRouter:
             force=wanted.force,
             sees_evaluations=may(caller, "evaluations:read"),
         )
-        told["version"] = done.version.number
+        told |= {"version": done.version.number, "before": done.before, "force": wanted.force}
         measured = None if done.measured is None else asdict(done.measured)
         return Document({**await shown_program(services, done.program), "measured": measured})
 
@@ -76,11 +83,13 @@ def lifecycle_router(services: Services) -> APIRouter:
         response_model=shown.Program,
         dependencies=[needs("programs:write", audit="program.rollback")],
     )
-    async def rollback_program(caller: Caller, name: str) -> Document:
+    async def rollback_program(caller: Caller, name: str, told: Told) -> Document:
         """Let the version answer that did before the present one; twice goes back two steps."""
         program = await programs.get(caller.project, name)
         check_live(program)
-        program, _ = await programs.rollback(program)
+        told["before"] = await programs.number_deployed(program)
+        program, back = await programs.rollback(program)
+        told["version"] = back.number
         return Document(await shown_program(services, program))
 
     @router.post(

@@ -13,11 +13,15 @@ from dspex.programs.rules import check_live
 
 
 class Deployed(Struct, frozen=True):
-    """A version that answers now, with what its deployment went by: an evaluation that was named, or its lineage."""
+    """A version that answers now, with what its deployment went by: an evaluation that was named, or its lineage.
+
+    `before` is the number of the version that answered until then, None where none did.
+    """
 
     program: Program
     version: Version
     measured: Measured | None
+    before: int | None
 
 
 async def deployed(
@@ -40,7 +44,7 @@ async def deployed(
         evaluation = await services.evaluations.get(program.project, evaluation_id)
         if number is None and evaluation.program == program.name:
             number = evaluation.version
-    unnamed = number is None
+    unnamed, before = number is None, await programs.number_deployed(program)
     version = await (
         programs.deployable(program) if number is None else programs.version_numbered(program, number)
     )
@@ -57,7 +61,7 @@ async def deployed(
         if refused.code not in ("gate_not_met", "version_unclear"):
             raise
         raise await _with_evaluation(services, program, version, refused) from None
-    return Deployed(after, version, measured)
+    return Deployed(after, version, measured, before)
 
 
 async def _with_evaluation(
