@@ -131,6 +131,7 @@ DOORS = {
     "POST /v1/keys/{key_id}/rotate": Door("keys:write"),
     "POST /v1/keys/{key_id}/revoke": Door("keys:write"),
     "GET /v1/audit": Door("audit:read", foreign=200),
+    "GET /v1/declarations": Door("programs:read", foreign=200),
     "GET /v1/budgets": Door("budgets:read", foreign=200),
     "GET /v1/analytics": Door("analytics:read", query={"metric": "duration_ms"}, foreign=200),
     "GET /v1/analytics/summary": Door("analytics:read", foreign=200),

@@ -134,7 +134,7 @@ def test_the_command_says_what_the_nodes_made_of_it(tmp_path: Path, workers: str
         eventually(lambda: answer(service) == "before")
         write(tmp_path, AFTER)
         done = reload(tmp_path, "--json")
-        nodes = json.loads(done.stdout)
+        nodes = json.loads(done.stdout)["nodes"]
         assert (done.returncode, len(nodes)) == (0, int(workers)), done.stderr
         assert {one["outcome"] for one in nodes} == {"reloaded"}
         assert {one["detail"] for one in nodes} == {"retention"}
@@ -149,8 +149,41 @@ def test_the_command_says_what_the_nodes_made_of_it(tmp_path: Path, workers: str
         elsewhere = tmp_path / "elsewhere.yaml"
         elsewhere.write_text(AFTER, encoding="utf-8")
         done = reload(tmp_path, "--config", str(elsewhere), "--json")
-        assert {one["outcome"] for one in json.loads(done.stdout)} == {"refused"}
-        assert "/programs" in json.loads(done.stdout)[0]["detail"]
+        told = json.loads(done.stdout)
+        assert {one["outcome"] for one in told["nodes"]} == {"refused"}
+        assert "/programs" in told["nodes"][0]["detail"]
+        assert (done.returncode, told["programs"]) == (1, [])
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_version_that_gates_keep_back_is_no_success(tmp_path: Path, workers: str) -> None:
+    gated = AFTER.replace("{answer: after}}}", "{answer: after}}, gates: {min_score: 0.8}}")
+    with running_service(tmp_path, BEFORE, "--workers", workers) as service:
+        write(tmp_path, gated)
+        done = reload(tmp_path, "--json")
+        assert done.returncode == 1
+        told = json.loads(done.stdout)
+        assert {one["outcome"] for one in told["nodes"]} == {"reloaded"}
+        with service.client() as client:
+            assert client.get("/v1/declarations").json()["data"] == told["programs"]
+        new, qa = told["programs"]
+        assert (new["program"], new["deployed"], new["outcome"]) == ("new", 1, "deployed")
+        reason = qa.pop("reason")
+        assert "it has no score on held-out examples and needs 0.8" in reason
+        assert qa == {
+            "program": "qa",
+            "version": 2,
+            "deployed": 1,
+            "outcome": "kept_back",
+            "code": "gate_not_met",
+            "displaced": None,
+        }
+        said = reload(tmp_path)
+        assert said.returncode == 1
+        assert f"qa: {reason}" in said.stdout
+        assert "kept back" in said.stdout
+        assert command(tmp_path, "deploy", "qa", "2", "--force").returncode == 0
+        assert reload(tmp_path).returncode == 0
 
 
 def test_without_a_node_there_is_nobody_to_tell(tmp_path: Path) -> None:

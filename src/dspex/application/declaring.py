@@ -18,6 +18,7 @@ from dspex.configuration.settings import ProgramEntry, Settings
 from dspex.executions.mock import Mock
 from dspex.kit import json
 from dspex.kit.errors import Conflict, DspexError, Invalid, Missing
+from dspex.programs.declared import displaced_by
 from dspex.programs.definitions import choose_model, define
 from dspex.programs.kinds import is_reference
 from dspex.programs.python_signatures import PythonSignatures
@@ -78,7 +79,8 @@ async def declare(
     named = [(program.name, version) for program, version in declared] + [*await programs.deployed()]
     names = {version.id: name for name, version in named}
     waiting = await programs.unready([*{version.id: version for _, version in named}.values()])
-    done = {version.id: version for version in await _initialize(programs, audit, author, waiting)}
+    told = [f"{names[version.id]}@{version.number}" for version in waiting]
+    done = {version.id: version for version in await _initialize(programs, audit, author, waiting, told)}
     unready = await programs.unready([*done.values()])
     for version in unready:
         log.error(
@@ -276,14 +278,18 @@ async def _declare_one(
 
 
 async def _initialize(
-    programs: ProgramService, audit: Audit, author: Author, waiting: Sequence[Version]
+    programs: ProgramService,
+    audit: Audit,
+    author: Author,
+    waiting: Sequence[Version],
+    told: Sequence[str],
 ) -> list[Version]:
-    """The versions as they are afterwards."""
+    """The versions as they are afterwards. `told` are their names for the audit log."""
     if not waiting:
         return []
     log.info("initializing", versions=len(waiting))
     try:
-        async with audit.operation(author, "program.initialize", versions=len(waiting)):
+        async with audit.operation(author, "program.initialize", versions=list(told)):
             await programs.initialize(waiting)
     except DspexError as error:
         # The reason is with each version; the others are done all the same.
@@ -296,13 +302,28 @@ async def _deploy_awaited(
 ) -> None:
     history = await programs.history(program)
     if is_awaited(program.settings, history):
+        deployed = program.deployed_version_id
+        before = None if deployed is None else await programs.version(program.project, deployed)
+        told = {"version": version.number, "before": None if before is None else before.number}
         try:
-            async with audit.operation(author, "program.deploy", program.name, version=version.number):
+            async with audit.operation(author, "program.deploy", program.name, **told, force=False):
                 await programs.deploy(program, version)
         except Conflict as refused:
             if refused.code != "gate_not_met":
                 raise
             log.error("program_not_deployed", program=program.name, reason=refused.message)
+            return
+        displaced = None if before is None else displaced_by(before)
+        if displaced is not None:
+            log.warning(
+                "optimized_version_displaced",
+                program=program.name,
+                version=version.number,
+                displaced=displaced.version,
+                optimization=displaced.optimization,
+                advice=f"What the file declares has changed. `dspex rollback {program.name}` lets version "
+                f"{displaced.version} answer again; `dspex optimize {program.name} DATASET` makes the new one better.",
+            )
     elif history[0].version_id != version.id:
         log.info("operators_version_kept", program=program.name, version_of_the_file=version.number)
 

@@ -17,6 +17,7 @@ from dspex.interfaces.rest.breakers import breakers_router
 from dspex.interfaces.rest.caches import caches_router
 from dspex.interfaces.rest.dataset_contents import dataset_contents_router
 from dspex.interfaces.rest.datasets import datasets_router
+from dspex.interfaces.rest.declarations import declarations_router
 from dspex.interfaces.rest.embeddings import embeddings_router
 from dspex.interfaces.rest.evaluations import evaluations_router
 from dspex.interfaces.rest.executions import executions_router
@@ -70,6 +71,7 @@ def create_framework(services: Services) -> FastAPI:
         lifecycle_router(services),
         versions_router(services),
         gates_router(services),
+        declarations_router(services),
         transfers_router(services),
         signatures_router(services),
         executions_router(services),

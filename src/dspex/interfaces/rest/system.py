@@ -26,6 +26,7 @@ CHECK_WITHIN_S = 2.0
 LINKS = {
     "openapi": "/openapi.json",
     "programs": "/v1/programs",
+    "declarations": "/v1/declarations",
     "signatures": "/v1/signatures",
     "executions": "/v1/executions",
     "batches": "/v1/batches",

@@ -229,6 +229,31 @@ class DeployedProgram(Program):
     measured: Measured | None
 
 
+class Displaced(TypedDict):
+    """The version that the `optimization` made."""
+
+    version: int
+    optimization: str | None
+
+
+class DeclaredProgram(TypedDict):
+    """A program of a configuration file: the `version` that the file asks for, and the one that answers (`deployed`).
+
+    `kept_back`: the program's gates do not let it through; `not_ready`: it can't run; `waiting`: the next start or
+    reload deploys it; `other_deployed`: somebody deployed another one since the file asked. `code` and `reason` say
+    why the file's version does not answer. It answers since it took the place of the `displaced` one, which an
+    optimization had made.
+    """
+
+    program: str
+    version: int
+    deployed: int | None
+    outcome: Literal["deployed", "kept_back", "not_ready", "waiting", "other_deployed"]
+    code: str | None
+    reason: str | None
+    displaced: Displaced | None
+
+
 class Change(TypedDict):
     """Null where there was nothing."""
 
