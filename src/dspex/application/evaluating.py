@@ -1,9 +1,9 @@
 """What evaluations need of the rest, put together: scorers, and what is checked of a metric's model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dspex.access.records import Principal
-from dspex.configuration.models import ModelRegistry
+from dspex.configuration.models import ModelRegistry, ModelSettings
 from dspex.evaluations.metrics.judging import JUDGE
 from dspex.evaluations.metrics.records import MetricSpec
 from dspex.evaluations.python_scoring import PythonMetrics
@@ -44,6 +44,10 @@ class Metrics:
         self._predictions = predictions
         self._embeddings = embeddings
         self._python = python
+
+    @property
+    def registry(self) -> Mapping[str, ModelSettings]:
+        return self._models.registry
 
     def check_model(self, metric: MetricSpec) -> str | None:
         """Raises Invalid: unknown_model, wrong_model_type."""

@@ -10,6 +10,7 @@ from dspex.datasets.records import Row
 from dspex.evaluations import rules
 from dspex.evaluations.budget import Cap
 from dspex.evaluations.metrics.errors import MetricFailed
+from dspex.evaluations.models import Models
 from dspex.evaluations.records import Evaluation, ExampleFailure, ExampleResult
 from dspex.evaluations.scoring import Answered, Scorer, Scoring
 from dspex.executions.background.rules import LEAST_WAIT_S, snooze_s
@@ -21,7 +22,7 @@ from dspex.executions.predictions import Predictions
 from dspex.executions.records import Execution, ExecutionError
 from dspex.executions.requests import PredictionRequest
 from dspex.jobs.ports import Run
-from dspex.kit.errors import DspexError, Exhausted, Invalid, Unavailable
+from dspex.kit.errors import Conflict, DspexError, Exhausted, Invalid, Unavailable
 
 # A limit that passes within so many seconds is waited for on the spot, this often; a longer one by the whole job.
 HOLD_S, HOLDS = 5.0, 100
@@ -68,9 +69,12 @@ class Keeping:
     A record that is lost with its process costs another run of its example, no more.
     """
 
-    def __init__(self, recorder: Recorder, run: Run, cap: Cap | None) -> None:
+    def __init__(self, recorder: Recorder, run: Run, cap: Cap | None, models: Models) -> None:
         self._recorder = recorder
         self._run = run
+        self._models = models
+        # Once another model than the one that was ordered has answered: nothing is scored from then on.
+        self.changed: Conflict | None = None
         self.cap = cap
 
     async def own(self) -> None:
@@ -85,6 +89,11 @@ class Keeping:
             if not execution.calls:
                 return None
             execution = replace(execution, status="cancelled")
+        changed = self._models.changed_in(execution)
+        if changed is not None:
+            # Paid for, so on record; but whoever goes on with the right model must not take it for an answer.
+            self.changed = changed
+            execution = replace(execution, status="cancelled", outputs=None, error=recorded_error(changed))
         await self._recorder.record(execution, behind=True)
         return execution
 
@@ -123,10 +132,17 @@ class Examples:
             latency_ms=execution.duration_ms,
             cached=execution.cache == "hit",
         )
+        self._check_models()
         if execution.error is not None:
             return _ended(blank, took, rules.failure_of(execution.error))
         answered = Answered(execution.id, row.inputs, row.outputs, execution.outputs or {})
-        return await self._scored(blank, answered, principal, took)
+        result = await self._scored(blank, answered, principal, took)
+        self._check_models()
+        return result
+
+    def _check_models(self) -> None:
+        if self._keeper.changed is not None:
+            raise self._keeper.changed
 
     async def _executed(
         self,

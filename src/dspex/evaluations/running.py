@@ -13,6 +13,7 @@ from dspex.datasets.records import Row
 from dspex.evaluations import errors, rules
 from dspex.evaluations.budget import Cap
 from dspex.evaluations.examples import Examples, Keeping, Later, Spent
+from dspex.evaluations.models import Models
 from dspex.evaluations.ports import EvaluationStore
 from dspex.evaluations.records import Evaluation, ExampleResult
 from dspex.evaluations.report import Report, Stopped, Tally
@@ -108,13 +109,15 @@ class _Stretch:
         await self._remember()
         budget = self._evaluation.budget_usd
         cap = None if budget is None else Cap(budget, self._tally.spent_usd)
-        keeping = Keeping(self._own.recorder, self._run, cap)
+        models = Models(self._job.payload, self._own.metrics.registry)
+        keeping = Keeping(self._own.recorder, self._run, cap, models)
         scorer = await self._own.metrics.scorer(self._evaluation, keeping)
         examples = Examples(self._evaluation, self._own.predictions, scorer, keeping, self._run)
         stopped: Stopped | None = "failed"
         self._flushing.start()
         try:
-            await self._look()
+            standing = await self._look()
+            models.check(standing.runnable, self._own.metrics.check_model(self._evaluation.metric))
             await self._work(examples)
             stopped = "budget" if self._over_budget else None
         except asyncio.CancelledError:

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from dspex.access.records import Principal
 from dspex.configuration.caching import CachePolicy
+from dspex.configuration.models import ModelSettings
 from dspex.evaluations.metrics.errors import MetricFailed
 from dspex.evaluations.metrics.judging import cosine, judge_inputs, judged, pairs_of, similar
 from dspex.evaluations.metrics.records import MetricSpec, Score
@@ -59,6 +60,11 @@ class Scorer(Protocol):
 
 class MetricParts(Protocol):
     """What metrics need of the node: its models and their prices."""
+
+    @property
+    def registry(self) -> Mapping[str, ModelSettings]:
+        """The models of the node, by alias."""
+        ...
 
     def check_model(self, metric: MetricSpec) -> str | None:
         """The alias of the model that the metric asks, None for none that is known.

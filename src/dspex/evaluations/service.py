@@ -13,6 +13,7 @@ from dspex.evaluations.comparing import PAGE, compared_examples, comparison
 from dspex.evaluations.evidence import Evidence
 from dspex.evaluations.metrics.reading import read_metric
 from dspex.evaluations.metrics.records import MetricSpec
+from dspex.evaluations.models import asked_by, order_of
 from dspex.evaluations.ports import EvaluationStore
 from dspex.evaluations.records import (
     Evaluation,
@@ -26,7 +27,6 @@ from dspex.evaluations.report import Tally
 from dspex.evaluations.rules import KIND, QUEUE
 from dspex.evaluations.scoring import MetricParts
 from dspex.executions.catalog import Runnable
-from dspex.executions.mock import Mock
 from dspex.executions.predictions import Predictions
 from dspex.jobs.once import Once
 from dspex.jobs.records import Job
@@ -106,15 +106,15 @@ class Evaluations:
             author=principal.key_id,
             progress=Tally(examples).progress(),
         )
-        made = await self._store.submit(_job_of(evaluation), evaluation, once)
+        job = _job_of(evaluation, order_of(self.metrics.registry, asked))
+        made = await self._store.submit(job, evaluation, once)
         if made != evaluation.id:
             return await self.get(principal.project, made), False
         await self._jobs.wake()
         return evaluation, True
 
     async def _check_prices(self, runnable: Runnable, asked: str | None) -> None:
-        models = set() if isinstance(runnable.run, Mock) else set(runnable.models.values())
-        for model in sorted(models | ({asked} if asked else set())):
+        for model in sorted(asked_by(runnable) | ({asked} if asked else set())):
             if not await self.metrics.priced(model):
                 raise Invalid(
                     f"A budget needs prices, and that of the model {model!r} is not known. Set `pricing` of the model "
@@ -192,8 +192,9 @@ def _with_code(metric: MetricSpec, code: CodeDigest | None) -> MetricSpec:
         ) from None
 
 
-def _job_of(evaluation: Evaluation) -> Job:
+def _job_of(evaluation: Evaluation, order: Mapping[str, Any]) -> Job:
     payload: Mapping[str, Any] = {
+        **order,
         "version": evaluation.version,
         "dataset": evaluation.dataset,
         "cache": None if evaluation.cache is None else asdict(evaluation.cache),

@@ -23,7 +23,7 @@ R: worth another try. T: trips the model's breaker. F: a fallback may do better.
 
 from typing import Any, ClassVar
 
-from dspex.kit.errors import DspexError, Kind
+from dspex.kit.errors import Conflict, DspexError, Kind
 
 
 class LMError(DspexError):
@@ -144,3 +144,20 @@ class LaneFull(LMError):
     kind: ClassVar[Kind] = "exhausted"
     default_code = "lane_full"
     replaceable = True
+
+
+def model_changed(
+    what: str, alias: str, began: tuple[str, str | None], now: tuple[str, str | None] | None
+) -> Conflict:
+    """Of a long job, `what` it is: an alias stands for another model and address than when it was ordered."""
+    before, after = _model(began), "gone" if now is None else _model(now)
+    return Conflict(
+        f"The model {alias!r} was {before} when this {what} was ordered, and is {after} now: answers of both would be "
+        f"mixed. Let models.registry say again what it said and retry the job, or order a new {what}.",
+        code="model_changed",
+    )
+
+
+def _model(one: tuple[str, str | None]) -> str:
+    model, address = one
+    return model if address is None else f"{model} at {address}"

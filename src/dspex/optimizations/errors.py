@@ -75,20 +75,6 @@ def journal_deleted(optimization_id: str) -> Conflict:
     )
 
 
-def model_changed(alias: str, began: tuple[str, str | None], now: tuple[str, str | None] | None) -> Conflict:
-    before, after = _model(began), "gone" if now is None else _model(now)
-    return Conflict(
-        f"The model {alias!r} was {before} when this optimization was ordered, and is {after} now: answers of both "
-        "would be mixed. Let models.registry say again what it said and retry the job, or order a new optimization.",
-        code="model_changed",
-    )
-
-
-def _model(one: tuple[str, str | None]) -> str:
-    model, address = one
-    return model if address is None else f"{model} at {address}"
-
-
 def unfinished(optimization_id: str) -> Conflict:
     return Conflict(
         f"The optimization {optimization_id} is not over, and what it has to say of its best may change; pause or "

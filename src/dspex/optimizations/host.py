@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from dspex.executions.background.rules import LEAST_WAIT_S
 from dspex.executions.model_calls import read_call, read_embedding
+from dspex.gateway.errors import model_changed
 from dspex.gateway.ports import Spellings
 from dspex.gateway.records import (
     CallContext,
@@ -21,7 +22,7 @@ from dspex.gateway.records import (
 from dspex.gateway.service import LanguageModelGateway
 from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Internal, Invalid, of_kind
-from dspex.optimizations.errors import BudgetSpent, model_changed
+from dspex.optimizations.errors import BudgetSpent
 from dspex.optimizations.journal import Place, Replay, digest_of
 from dspex.optimizations.records import Kept
 from dspex.optimizations.report import Report
@@ -120,6 +121,7 @@ class Host:
     async def fine_tune(self, asked: Any) -> Mapping[str, Any]:
         """Raises Invalid under a budget: nobody knows beforehand what training costs."""
         wanted = read_tuning(asked)
+        await self._check_models(wanted.alias)
         self._gateway.settings_of(wanted.alias)
         if self._spending.limited:
             raise Invalid(
@@ -195,7 +197,7 @@ class Host:
         for one in (alias, *others):
             meant, now = self._models.get(one), self._gateway.stands_for(one)
             if meant is not None and meant != now:
-                self._halt(model_changed(one, meant, now))
+                self._halt(model_changed("optimization", one, meant, now))
                 await _for_ever()
 
     def _landed(self, place: Place, flight: "asyncio.Task[Kept]") -> None:

@@ -14,6 +14,7 @@ from dspex.evaluations.budget import Cap
 from dspex.evaluations.examples import Keeping
 from dspex.evaluations.metrics.errors import MetricFailed
 from dspex.evaluations.metrics.records import Score
+from dspex.evaluations.models import Models
 from dspex.evaluations.records import Evaluation
 from dspex.evaluations.rules import execution_id_of, is_final
 from dspex.evaluations.scoring import Answered, Scorer, Scoring
@@ -548,7 +549,7 @@ async def test_what_the_budget_cuts_short_is_no_failure_of_the_program(
 ) -> None:
     node = TestNode()
     run: Any = None
-    keeping = Keeping(node.executions, run, Cap(1.0, 0.0))
+    keeping = Keeping(node.executions, run, Cap(1.0, 0.0), Models({}, {}))
     error = ExecutionError("exhausted", "evaluation_budget", "Exhausted", "used up")
     cut = execution(id="e", status="failed", outputs=None, error=error, calls=calls)
     kept = await keeping.keep(cut)

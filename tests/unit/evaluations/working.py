@@ -1,13 +1,14 @@
 """A node over memory whose evaluations are done by a worker that takes them when it is told to."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
 from dspex.access.records import Principal
+from dspex.configuration.models import ModelSettings
 from dspex.evaluations.metrics.records import MetricSpec, Score
 from dspex.evaluations.records import Evaluation, ExampleResult, ResultFilter
 from dspex.evaluations.rules import KIND
@@ -41,6 +42,8 @@ class Parts:
 
     def __init__(self, say: Say) -> None:
         self._say = say
+
+    registry: Mapping[str, ModelSettings] = {}
 
     def check_model(self, metric: MetricSpec) -> str | None:
         return None

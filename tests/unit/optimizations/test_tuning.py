@@ -1,9 +1,10 @@
 """Fine-tuning on an optimization's account: paid once, asked by name, never taken for the model as it was."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from dspex.configuration.models import ModelSettings
 from dspex.executions.errors import WorkerDied
 from dspex.kit.errors import DspexError, Invalid, Missing
 from dspex.optimizations.ports import FineTunes, OptimizerHost
@@ -42,6 +43,23 @@ async def test_a_model_is_tuned_once_and_asked_by_its_name() -> None:
     assert done.result is not None
     assert done.result["version"] is None, "its score is that of a model which no version has yet"
     assert done.result["details"]["fine_tuned"] == {"self": "openai/ft:gpt-4o-mini:1"}
+
+
+async def test_a_model_that_means_another_by_now_is_not_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = await House().furnish()
+
+    async def act(task: OptimizerTask, host: OptimizerHost) -> Optimized:
+        assert isinstance(host, FineTunes)
+        await host.fine_tune(tuning())
+        return optimized()
+
+    at.optimizers.act = act
+    made = await at.order()
+    settings = cast(dict[str, ModelSettings], at.gateway._settings)
+    monkeypatch.setitem(settings, "main", ModelSettings(model="openai/another"))
+    failed = await at.take(made)
+    assert failed.error is not None and failed.error.code == "model_changed"
+    assert at.tuner.asked == []
 
 
 async def test_a_name_that_was_not_made_here_asks_the_model_as_it_is() -> None:
