@@ -247,7 +247,9 @@ def test_a_module_can_be_tried_before_it_is_registered(service: Service) -> None
 def test_changed_code_is_a_new_version_after_a_reload(service: Service, place: Path) -> None:
     before = program(service, "answer")["deployed_version"]
     (place / "shop" / "texts.py").write_text('GREETING = "good evening"\n')
-    dspex(place, "reload")
+    # One of the programs is broken, and says so each time.
+    said = dspex(place, "reload", status=1).stdout
+    assert "broken: It can't be built: RuntimeError: construction failed" in said
     assert program(service, "answer")["deployed_version"] == before + 1
     answered = service.predict("answer", {"question": "Who is there?"})
     assert answered.json()["outputs"]["greeting"] == "good evening", answered.text
