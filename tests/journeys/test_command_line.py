@@ -129,8 +129,8 @@ def test_the_database_goes_up_and_down(tmp_path: Path) -> None:
     assert "nothing to do" in dspex(tmp_path, "migrate").stdout
 
 
-def test_a_command_of_this_database_says_that_it_is_not_the_node_that_is_named(tmp_path: Path) -> None:
-    done = command(tmp_path, "programs", "list", DSPEX_URL="http://127.0.0.1:9")
+def test_a_command_of_this_database_alone_says_that_it_is_not_the_node_that_is_named(tmp_path: Path) -> None:
+    done = command(tmp_path, "run", "q -> a", "q=1", DSPEX_URL="http://127.0.0.1:9")
     assert done.returncode == 0
     assert "DSPEX_URL is set, but this command works on the database" in done.stderr
-    assert "DSPEX_URL" not in command(tmp_path, "programs", "list").stderr
+    assert "DSPEX_URL" not in command(tmp_path, "run", "q -> a", "q=1").stderr

@@ -15,6 +15,7 @@ from dspex.kit.errors import DspexError
 MORE = {
     "program_missing": "`dspex programs list` shows those that there are.",
     "dataset_missing": "`dspex datasets list` shows those that there are.",
+    "unauthenticated": "Commands send the key that is in DSPEX_API_KEY.",
 }
 NO_FILE = "There is no dspex.yaml in this directory: go where it is, or name it with --config."
 
@@ -47,7 +48,7 @@ def build(application: Application, arguments: Sequence[str]) -> Callable[[], An
             app()
         except DspexError as error:
             told = f"{error} {MORE[error.code]}" if error.code in MORE else str(error)
-            if error.code in MORE and application.without_file():
+            if error.kind == "missing" and error.code in MORE and application.without_file():
                 told = f"{told} {NO_FILE}"
             print(f"dspex: {told}", file=sys.stderr)  # noqa: T201
             sys.exit(1)

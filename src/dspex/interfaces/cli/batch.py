@@ -1,13 +1,11 @@
 """`dspex batch`: one program, many inputs."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from dspex.access.records import DEFAULT_PROJECT
-from dspex.access.rules import check_project
 from dspex.interfaces.cli import batch_here, batch_there
 from dspex.interfaces.cli.batch_output import Summary
 from dspex.interfaces.cli.listing import Commands
@@ -21,8 +19,8 @@ from dspex.interfaces.cli.output import (
     print_text,
 )
 from dspex.interfaces.cli.ports import Application
-from dspex.interfaces.cli.remote import Remote, UrlOption
-from dspex.interfaces.cli.session import Operation, with_services
+from dspex.interfaces.cli.remote import NodeOption, Remote, named_node, segment
+from dspex.interfaces.cli.session import Operation, here_or_there
 from dspex.interfaces.shared import job_presenters
 from dspex.interfaces.shared.services import Services
 from dspex.jobs.records import JobFilter
@@ -51,7 +49,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
             bool, typer.Option("--retry-failed", help="Run the items again that failed before.")
         ] = False,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -60,10 +58,9 @@ def add_to(app: typer.Typer, application: Application) -> None:
         Run again with the same output it goes on where it was, and does nothing when all is there. Exits with 1 when
         an item failed.
         """
-        address = url or os.environ.get("DSPEX_URL")
-        check_project(project)
+        node = named_node(url, project)
         try:
-            if address is None:
+            if node is None:
                 summary = batch_here.run(
                     application,
                     config,
@@ -76,7 +73,6 @@ def add_to(app: typer.Typer, application: Application) -> None:
                     retry_failed=retry_failed,
                 )
             else:
-                node = Remote(address, None if project == DEFAULT_PROJECT else project)
                 summary = batch_there.run(
                     node, program, inputs, output, version, concurrency, retry_failed=retry_failed
                 )
@@ -89,16 +85,20 @@ def add_to(app: typer.Typer, application: Application) -> None:
     def list_batches(
         limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
         project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """The newest batches."""
 
-        async def use(services: Services) -> list[dict[str, Any]]:
+        async def here(services: Services) -> list[dict[str, Any]]:
             page = await services.jobs.list(project, JobFilter(kind="batch"), limit=limit, cursor=None)
             return [job_presenters.batch(one) for one in page.data]
 
-        found = with_services(application, config, use)
+        def there(node: Remote) -> list[dict[str, Any]]:
+            return node.listed("/v1/batches", limit)
+
+        found = here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return
@@ -108,26 +108,43 @@ def add_to(app: typer.Typer, application: Application) -> None:
     def get(
         batch_id: BatchArgument,
         project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """Where a batch stands: how many of its items are done, and how many failed."""
-        found = with_services(application, config, lambda services: services.batches.get(project, batch_id))
-        _print(job_presenters.batch(found), as_json)
+
+        async def here(services: Services) -> dict[str, Any]:
+            return job_presenters.batch(await services.batches.get(project, batch_id))
+
+        def there(node: Remote) -> dict[str, Any]:
+            return node.get(_path(batch_id))
+
+        _print(here_or_there(application, config, named_node(url, project), here, there), as_json)
 
     @group.command()
     def cancel(
         batch_id: BatchArgument,
         project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """End a batch; what is done stays."""
+
+        async def here(services: Services) -> dict[str, Any]:
+            return job_presenters.batch(await services.batches.cancel(project, batch_id))
+
+        def there(node: Remote) -> dict[str, Any]:
+            return node.post(f"{_path(batch_id)}/cancel", {})
+
         operation = Operation("batch.cancel", batch_id, project)
-        cancelled = with_services(
-            application, config, lambda services: services.batches.cancel(project, batch_id), operation
-        )
-        _print(job_presenters.batch(cancelled), as_json)
+        cancelled = here_or_there(application, config, named_node(url, project), here, there, operation)
+        _print(cancelled, as_json)
+
+
+def _path(batch_id: str) -> str:
+    return f"/v1/batches/{segment(batch_id)}"
 
 
 def _print(batch: dict[str, Any], as_json: bool) -> None:

@@ -44,13 +44,15 @@ def run(
             return replace(_summary(given, done), nothing_left=True)
         query = {"program": program, "version": version, "concurrency": concurrency}
         asked = urlencode({name: value for name, value in query.items() if value is not None})
-        batch_id = str(node.upload(f"/v1/batches?{asked}", _left(inputs, done))["id"])
+        _, sent_batch = node.upload(f"/v1/batches?{asked}", _left(inputs, done))
+        batch_id = str(sent_batch["id"])
         note.write_bytes(json.dumps({**sent, "batch": batch_id}))
     try:
         batch = _wait(node, batch_id, _summary(given, done))
     except KeyboardInterrupt:
         typer.echo(
-            f"dspex: the node goes on with it; `dspex jobs cancel {batch_id}` there would end it.", err=True
+            f"dspex: the node goes on with it; `dspex batch cancel {batch_id} --url {node.url}` would end it.",
+            err=True,
         )
         raise
     except Missing as missing:

@@ -1,17 +1,17 @@
 """`dspex costs` and `dspex budgets`: what was spent, and what may be."""
 
-from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dspex.access.records import DEFAULT_PROJECT
-from dspex.executions.records import COST_GROUPS, CostGroup, CostLine
-from dspex.gateway.budgeting import Balance, periods_at
+from dspex.executions.records import COST_GROUPS, CostGroup
+from dspex.gateway.budgeting import periods_at
 from dspex.interfaces.cli.output import ConfigOption, JsonOption, ProjectOption, print_json, print_table
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import instant, one_of
-from dspex.interfaces.cli.session import with_services
+from dspex.interfaces.cli.remote import NodeOption, Remote, named_node
+from dspex.interfaces.cli.session import here_or_there
 from dspex.interfaces.shared import operation_presenters
 from dspex.interfaces.shared.services import Services
 
@@ -28,6 +28,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
             list[str] | None, typer.Option(help=f"{', '.join(COST_GROUPS)}; may be repeated.")
         ] = None,
         project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -37,12 +38,15 @@ def add_to(app: typer.Typer, application: Application) -> None:
         groups: list[CostGroup] = [name for name in COST_GROUPS if name in (by or COST_GROUPS)]
         start, end = instant("--since", since), instant("--until", until)
 
-        async def use(services: Services) -> Sequence[CostLine]:
-            return await services.executions.costs(
-                project, by=groups, program=program, since=start, until=end
+        async def here(services: Services) -> Any:
+            return operation_presenters.costs(
+                await services.executions.costs(project, by=groups, program=program, since=start, until=end)
             )
 
-        document = operation_presenters.costs(with_services(application, config, use))
+        def there(node: Remote) -> Any:
+            return node.get("/costs", group_by=",".join(groups), program=program, since=start, until=end)
+
+        document = here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(document)
             return
@@ -56,18 +60,25 @@ def add_to(app: typer.Typer, application: Application) -> None:
 
     @app.command()
     def budgets(
-        project: ProjectOption = DEFAULT_PROJECT, config: ConfigOption = None, as_json: JsonOption = False
+        project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
     ) -> None:
         """Budgets in their present period: limit, spent, reserved by nodes, left."""
 
-        async def use(services: Services) -> Sequence[Balance]:
-            return await services.budgets.balances(project, periods_at(services.clock.now()))
+        async def here(services: Services) -> list[Any]:
+            balances = await services.budgets.balances(project, periods_at(services.clock.now()))
+            return [operation_presenters.budget(one) for one in balances]
 
-        found = [operation_presenters.budget(one) for one in with_services(application, config, use)]
+        def there(node: Remote) -> list[Any]:
+            return node.listed("/v1/budgets")
+
+        found = here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return
         names = ("scope", "name", "period", "limit_usd", "spent_usd", "reserved_usd", "left_usd")
         columns = [name.removesuffix("_usd") for name in names]
-        rows = [[one[name] for name in names] for one in found]  # type: ignore[literal-required]
+        rows = [[one[name] for name in names] for one in found]
         print_table(columns, rows, "No budget has been used in its present period.")

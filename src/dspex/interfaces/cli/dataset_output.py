@@ -1,7 +1,7 @@
 """What `dspex datasets` shows."""
 
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from dspex.interfaces.cli.batch_output import replacing
 from dspex.interfaces.cli.output import print_fields, print_table, print_text
 from dspex.interfaces.shared import dataset_presenters as presenters
 from dspex.kit import json
-from dspex.programs.records import Showing
 
 
 @contextmanager
@@ -47,6 +46,22 @@ async def export(pages: AsyncIterator[Sequence[Row]], output: Path | None) -> in
         async for page in pages:
             file.write(_lines(page))
             count += len(page)
+    return count
+
+
+def save_lines(chunks: Iterable[bytes], output: Path | None) -> int:
+    """As `export`, of what a node sends."""
+    count = 0
+    if output is None:
+        for chunk in chunks:
+            sys.stdout.buffer.write(chunk)
+            count += chunk.count(b"\n")
+        sys.stdout.buffer.flush()
+        return count
+    with replacing(output) as file:
+        for chunk in chunks:
+            file.write(chunk)
+            count += chunk.count(b"\n")
     return count
 
 
@@ -87,9 +102,18 @@ def _labels(values: Sequence[Mapping[str, Any]] | None) -> str:
     return "-" if not shown else ", ".join(shown) + (", …" if len(values or ()) > 6 else "")
 
 
-def shown_by(used: Sequence[Showing]) -> str:
+def deleted(name: str, versions: Sequence[int], used_by: Iterable[Mapping[str, Any]]) -> str:
+    return f"deleted {name} version {', '.join(map(str, versions))}{_shown_by(used_by)}"
+
+
+def deleted_row(
+    name: str, version: int, still_in: Iterable[Mapping[str, Any]], used_by: Iterable[Mapping[str, Any]]
+) -> str:
+    still = ", ".join(f"{one['name']} version {one['version']}" for one in still_in)
+    return f"{name} version {version} is without it; it is still in {still}{_shown_by(used_by)}"
+
+
+def _shown_by(used_by: Iterable[Mapping[str, Any]]) -> str:
     """A line about the versions that go on showing rows in their prompts; nothing where there are none."""
-    if not used:
-        return ""
-    versions = ", ".join(f"{one.program} version {one.version} ({one.status})" for one in used)
-    return f"\nstill shown in the prompts of {versions}"
+    versions = ", ".join(f"{one['program']} version {one['version']} ({one['status']})" for one in used_by)
+    return f"\nstill shown in the prompts of {versions}" if versions else ""

@@ -3,17 +3,15 @@
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-from urllib.parse import quote, urlencode
 
 from dspex.evaluations.records import EvaluationFilter, EvaluationStatus, Order, ResultFilter, ResultState
 from dspex.interfaces.cli.ports import Application
-from dspex.interfaces.cli.remote import Remote, named_node
+from dspex.interfaces.cli.remote import PAGE, Remote, named_node, segment
 from dspex.interfaces.cli.session import Operation, with_services
 from dspex.interfaces.shared import evaluation_presenters as presenters
 from dspex.interfaces.shared.services import Services
 
 T = TypeVar("T")
-PAGE = 200
 
 
 class Door(Protocol):
@@ -122,47 +120,35 @@ class There:
         self._node = node
 
     def create(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        return self._node.request("POST", "/v1/evaluations", body)
+        return self._node.post("/v1/evaluations", body)
 
     def get(self, evaluation_id: str) -> dict[str, Any]:
-        return self._node.request("GET", _path(evaluation_id))
+        return self._node.get(_path(evaluation_id))
 
     def newest(
         self, program: str | None, status: EvaluationStatus | None, limit: int
     ) -> list[dict[str, Any]]:
-        return self._listed("/v1/evaluations", limit, program=program, status=status)
+        return self._node.listed("/v1/evaluations", limit, program=program, status=status)
 
     def results(
         self, evaluation_id: str, state: ResultState | None, order: Order, limit: int
     ) -> list[dict[str, Any]]:
-        return self._listed(f"{_path(evaluation_id)}/results", limit, status=state, order=order)
+        return self._node.listed(f"{_path(evaluation_id)}/results", limit, status=state, order=order)
 
     def compare(self, a: str, b: str) -> dict[str, Any]:
-        return self._node.request("GET", f"/v1/evaluations/compare?{urlencode({'a': a, 'b': b})}")
+        return self._node.get("/v1/evaluations/compare", a=a, b=b)
 
     def differences(self, a: str, b: str, limit: int) -> list[dict[str, Any]]:
-        return self._listed("/v1/evaluations/compare/examples", limit, a=a, b=b)
+        return self._node.listed("/v1/evaluations/compare/examples", limit, a=a, b=b)
 
     def cancel(self, evaluation_id: str) -> dict[str, Any]:
-        return self._node.request("POST", f"{_path(evaluation_id)}/cancel", {})
+        return self._node.post(f"{_path(evaluation_id)}/cancel", {})
 
     def resume(self, evaluation_id: str) -> dict[str, Any]:
         """A paused one: its job has its id."""
-        self._node.request("POST", f"/v1/jobs/{quote(evaluation_id, safe='')}/resume", {})
+        self._node.request("POST", f"/v1/jobs/{segment(evaluation_id)}/resume", {})
         return self.get(evaluation_id)
-
-    def _listed(self, path: str, limit: int, **query: str | None) -> list[dict[str, Any]]:
-        given = {name: value for name, value in query.items() if value is not None}
-        found: list[dict[str, Any]] = []
-        while len(found) < limit:
-            asked = urlencode({**given, "limit": min(PAGE, limit - len(found))})
-            page = self._node.request("GET", f"{path}?{asked}")
-            found += page["data"]
-            if page["next_cursor"] is None:
-                break
-            given["cursor"] = page["next_cursor"]
-        return found
 
 
 def _path(evaluation_id: str) -> str:
-    return f"/v1/evaluations/{quote(evaluation_id, safe='')}"
+    return f"/v1/evaluations/{segment(evaluation_id)}"

@@ -27,7 +27,7 @@ from dspex.interfaces.cli.output import (
 )
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import one_of
-from dspex.interfaces.cli.remote import UrlOption
+from dspex.interfaces.cli.remote import NodeOption
 
 IdArgument = Annotated[str, typer.Argument(help="An evaluation's id.")]
 WatchOption = Annotated[bool, typer.Option("--watch/--no-watch", help="Wait until it is over.")]
@@ -78,7 +78,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Take answers that are kept.")] = True,
         watch: WatchOption = True,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -108,7 +108,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
     def resume(
         evaluation_id: IdArgument,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -126,7 +126,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         status: Annotated[str | None, typer.Option(help=", ".join(STATUSES))] = None,
         limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -144,7 +144,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
     def show(
         evaluation_id: IdArgument,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -160,7 +160,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         ] = None,
         limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -182,7 +182,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         b: Annotated[str, typer.Argument(help="The id of one over the same rows with the same metric.")],
         examples: Annotated[int, typer.Option(min=0, max=200, help="How many differences to show.")] = 10,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -199,7 +199,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
     def cancel(
         evaluation_id: IdArgument,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:

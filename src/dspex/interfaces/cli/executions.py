@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from dspex.access.records import DEFAULT_PROJECT
-from dspex.executions.records import SORTS, Execution, ExecutionFilter
+from dspex.executions.records import SORTS, ExecutionFilter
 from dspex.executions.trace import trace
 from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import (
@@ -19,11 +19,11 @@ from dspex.interfaces.cli.output import (
 )
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import instant, one_of
-from dspex.interfaces.cli.session import with_services
+from dspex.interfaces.cli.remote import NodeOption, Remote, named_node, segment
+from dspex.interfaces.cli.session import here_or_there
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import Missing
-from dspex.kit.paging import Page
 
 STATUSES = ("pending", "running", "completed", "failed", "cancelled")
 
@@ -41,49 +41,51 @@ def add_to(app: typer.Typer, application: Application) -> None:
         sort: Annotated[str, typer.Option(help=", ".join(SORTS))] = "-created_at",
         limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
         project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """The newest executions, or those that match."""
         one_of("--status", status, STATUSES)
         one_of("--sort", sort, SORTS)
-        where = ExecutionFilter(
-            program=program,
-            status=status,  # type: ignore[arg-type]
-            session_id=session,
-            since=instant("--since", since),
-        )
+        given: dict[str, Any] = {"program": program, "status": status, "session_id": session}
+        where = ExecutionFilter(**given, since=instant("--since", since))
 
-        async def use(services: Services) -> Page[Execution]:
-            return await services.executions.list(project, where, sort=sort, limit=limit, cursor=None)
+        async def here(services: Services) -> list[Any]:
+            page = await services.executions.list(project, where, sort=sort, limit=limit, cursor=None)
+            return [presenters.execution(one) for one in page.data]
 
-        found = with_services(application, config, use).data
+        def there(node: Remote) -> list[Any]:
+            return node.listed("/v1/executions", limit, **given, since=where.since, sort=sort)
+
+        found = here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
-            print_json([presenters.execution(one) for one in found])
+            print_json(found)
             return
-        rows = [
-            (one.id, one.created_at, one.program, one.version, one.status, one.duration_ms, one.cost_usd)
-            for one in found
-        ]
+        names = ("id", "created_at", "program", "version", "status", "duration_ms", "cost_usd")
         columns = ("id", "created", "program", "version", "status", "ms", "usd")
-        print_table(columns, rows, "No executions.")
+        print_table(columns, [[one[name] for name in names] for one in found], "No executions.")
 
     @group.command()
     def show(
         execution_id: Annotated[str, typer.Argument(help="An execution's id.")],
         project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """One execution with every call to a model: what was sent, what came back."""
 
-        async def use(services: Services) -> Any:
+        async def here(services: Services) -> Any:
             found = await services.executions.get(project, execution_id)
             if found is None:
                 raise Missing(f"There is no execution {execution_id!r}.", code="execution_missing")
             return presenters.traced_execution(found, await trace(found, services.compiled))
 
-        found = with_services(application, config, use)
+        def there(node: Remote) -> Any:
+            return node.get(f"/v1/executions/{segment(execution_id)}")
+
+        found = here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return

@@ -1,6 +1,5 @@
 """`dspex jobs` and `dspex queues`: what is done in the background."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,11 +17,11 @@ from dspex.interfaces.cli.output import (
 )
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import one_of
-from dspex.interfaces.cli.session import Operation, with_services
+from dspex.interfaces.cli.remote import NodeOption, Remote, named_node, segment
+from dspex.interfaces.cli.session import Operation, here_or_there
 from dspex.interfaces.shared import job_presenters
 from dspex.interfaces.shared.services import Services
-from dspex.jobs.records import STATES, Job, JobFilter
-from dspex.kit.paging import Page
+from dspex.jobs.records import STATES, JobFilter
 
 JobArgument = Annotated[
     str, typer.Argument(help="A job's id; that of a background execution, batch or evaluation is theirs.")
@@ -56,6 +55,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         queue: Annotated[str | None, typer.Option(help="A queue's name.")] = None,
         limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
         project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -63,10 +63,14 @@ def add_to(app: typer.Typer, application: Application) -> None:
         one_of("--status", status, STATES)
         where = JobFilter(kind, queue, status)  # type: ignore[arg-type]
 
-        async def use(services: Services) -> Page[Job]:
-            return await services.jobs.list(project, where, limit=limit, cursor=None)
+        async def here(services: Services) -> list[dict[str, Any]]:
+            page = await services.jobs.list(project, where, limit=limit, cursor=None)
+            return [job_presenters.job(one) for one in page.data]
 
-        found = [job_presenters.job(one) for one in with_services(application, config, use).data]
+        def there(node: Remote) -> list[dict[str, Any]]:
+            return node.listed("/v1/jobs", limit, kind=kind, queue=queue, status=status)
+
+        found = here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return
@@ -77,69 +81,86 @@ def add_to(app: typer.Typer, application: Application) -> None:
     def get(
         job_id: JobArgument,
         project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """One job: where it stands, what came of it, why it failed."""
-        found = with_services(application, config, lambda services: services.jobs.get(project, job_id))
-        _print(found, as_json)
+
+        async def here(services: Services) -> dict[str, Any]:
+            return job_presenters.job(await services.jobs.get(project, job_id))
+
+        def there(node: Remote) -> dict[str, Any]:
+            return node.get(_path(job_id))
+
+        _print(here_or_there(application, config, named_node(url, project), here, there), as_json)
 
     _add_changes(group, application)
     _add_queues(app, application)
 
 
 def _add_changes(group: typer.Typer, application: Application) -> None:
-    def changed(change: Change, job_id: str, project: str, config: Path | None, as_json: bool) -> None:
-        async def use(services: Services) -> Job:
+    def changed(
+        change: Change, job_id: str, project: str, url: str | None, config: Path | None, as_json: bool
+    ) -> None:
+        async def here(services: Services) -> dict[str, Any]:
             changes = {
                 "cancel": services.jobs.cancel,
                 "pause": services.jobs.pause,
                 "resume": services.jobs.resume,
                 "retry": services.jobs.retry,
             }
-            return await changes[change](project, job_id)
+            return job_presenters.job(await changes[change](project, job_id))
 
-        _print(with_services(application, config, use, Operation(f"job.{change}", job_id, project)), as_json)
+        def there(node: Remote) -> dict[str, Any]:
+            return node.post(f"{_path(job_id)}/{change}", {})
+
+        operation = Operation(f"job.{change}", job_id, project)
+        _print(here_or_there(application, config, named_node(url, project), here, there, operation), as_json)
 
     @group.command()
     def cancel(
         job_id: JobArgument,
         project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """At once while it waits; one that runs ends within moments."""
-        changed("cancel", job_id, project, config, as_json)
+        changed("cancel", job_id, project, url, config, as_json)
 
     @group.command()
     def pause(
         job_id: JobArgument,
         project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """Do not begin it before it is resumed; what runs of it is given up within seconds."""
-        changed("pause", job_id, project, config, as_json)
+        changed("pause", job_id, project, url, config, as_json)
 
     @group.command()
     def resume(
         job_id: JobArgument,
         project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """Queue a paused job again."""
-        changed("resume", job_id, project, config, as_json)
+        changed("resume", job_id, project, url, config, as_json)
 
     @group.command()
     def retry(
         job_id: JobArgument,
         project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """Queue a failed or cancelled job again."""
-        changed("retry", job_id, project, config, as_json)
+        changed("retry", job_id, project, url, config, as_json)
 
 
 def _add_queues(app: typer.Typer, application: Application) -> None:
@@ -147,17 +168,22 @@ def _add_queues(app: typer.Typer, application: Application) -> None:
     app.add_typer(group, name="queues", no_args_is_help=True)
 
     def shown(
-        config: Path | None,
-        as_json: bool,
-        change: Callable[[Services], Awaitable[None]] | None = None,
-        audited: Operation | None = None,
+        url: str | None, config: Path | None, as_json: bool, change: str | None = None, queue: str = ""
     ) -> None:
-        async def use(services: Services) -> list[dict[str, Any]]:
-            if change is not None:
-                await change(services)
+        async def here(services: Services) -> list[dict[str, Any]]:
+            if change == "pause":
+                await services.jobs.pause_queue(queue)
+            elif change == "resume":
+                await services.jobs.resume_queue(queue)
             return [job_presenters.queue(one) for one in await services.jobs.queues()]
 
-        found = with_services(application, config, use, audited)
+        def there(node: Remote) -> list[dict[str, Any]]:
+            if change is not None:
+                node.post(f"/v1/queues/{segment(queue)}/{change}", {})
+            return node.listed("/v1/queues")
+
+        audited = None if change is None else Operation(f"queue.{change}", queue, DEFAULT_PROJECT)
+        found = here_or_there(application, config, named_node(url, None), here, there, audited)
         if as_json:
             print_json(found)
             return
@@ -165,26 +191,31 @@ def _add_queues(app: typer.Typer, application: Application) -> None:
         print_table(columns, [[one[name] for name in columns] for one in found], "No queues.")
 
     @group.command("list")
-    def list_queues(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    def list_queues(url: NodeOption = None, config: ConfigOption = None, as_json: JsonOption = False) -> None:
         """All queues: how many jobs of each a worker runs at once, and how many wait and run."""
-        shown(config, as_json)
+        shown(url, config, as_json)
 
     @group.command()
-    def pause(queue: QueueArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    def pause(
+        queue: QueueArgument, url: NodeOption = None, config: ConfigOption = None, as_json: JsonOption = False
+    ) -> None:
         """Begin no job of the queue any more, in all projects; those under way go on."""
-        operation = Operation("queue.pause", queue, DEFAULT_PROJECT)
-        shown(config, as_json, lambda services: services.jobs.pause_queue(queue), operation)
+        shown(url, config, as_json, "pause", queue)
 
     @group.command()
-    def resume(queue: QueueArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    def resume(
+        queue: QueueArgument, url: NodeOption = None, config: ConfigOption = None, as_json: JsonOption = False
+    ) -> None:
         """Begin the jobs of the queue again."""
-        operation = Operation("queue.resume", queue, DEFAULT_PROJECT)
-        shown(config, as_json, lambda services: services.jobs.resume_queue(queue), operation)
+        shown(url, config, as_json, "resume", queue)
 
 
-def _print(job: Job, as_json: bool) -> None:
-    shown = job_presenters.job(job)
+def _path(job_id: str) -> str:
+    return f"/v1/jobs/{segment(job_id)}"
+
+
+def _print(job: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        print_json(shown)
+        print_json(job)
     else:
-        print_fields(shown, (*SHOWN, *TIMES))
+        print_fields(job, (*SHOWN, *TIMES))

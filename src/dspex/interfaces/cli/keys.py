@@ -1,10 +1,10 @@
 """`dspex keys`: who may call this service."""
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 from msgspec.structs import replace
@@ -25,17 +25,20 @@ from dspex.interfaces.cli.output import (
 )
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import instant
-from dspex.interfaces.cli.session import with_services
+from dspex.interfaces.cli.remote import NodeOption, Remote, named_node, segment
+from dspex.interfaces.cli.session import here_or_there
 from dspex.interfaces.shared import operation_presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import Invalid
-from dspex.kit.paging import Page
+from dspex.kit.records import asdict
 
-T = TypeVar("T")
+MOST_KEYS = 200
 ROLES = get_args(Role)
 _DURATION = re.compile(r"(\d+)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 KeyArgument = Annotated[str, typer.Argument(help="A key's id: what stands between `dx_` and the next `_`.")]
+
+OwnerOption = Annotated[str | None, typer.Option("--project", help="Only this project's.")]
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
@@ -54,6 +57,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         budget_usd: Annotated[float | None, typer.Option(help="US dollars it may spend.")] = None,
         budget_per: Annotated[str, typer.Option(help="day, month or total")] = "month",
         project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -77,28 +81,36 @@ def add_to(app: typer.Typer, application: Application) -> None:
 
         operator = replace(LOCAL_OPERATOR, project=check_project(project))
 
-        async def use(services: Services) -> tuple[Key, str]:
+        async def here(services: Services) -> Any:
             author = Author(project, CLI)
             async with services.audit.operation(author, "key.create", name, role=role, scopes=scope) as told:
                 made = await services.keys.create(wanted, operator, CLI)
                 told["id"] = made[0].id
-                return made
+                return operation_presenters.made_key(*made, services.clock.now())
 
-        made, text = with_services(application, config, use)
-        _print_made(made, text, as_json)
+        def there(node: Remote) -> Any:
+            given = {name: value for name, value in asdict(wanted).items() if value is not None}
+            return node.post("/v1/keys", given)
+
+        _print_made(here_or_there(application, config, named_node(url, project), here, there), as_json)
 
     @group.command("list")
     def list_keys(
-        project: Annotated[str | None, typer.Option("--project", help="Only this project's.")] = None,
+        project: OwnerOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
-        """The newest keys, of all projects unless one is named."""
+        """The newest keys: of all projects unless one is named, at a node of that of your key."""
 
-        async def use(services: Services) -> Page[Key]:
-            return await services.keys.list(project, limit=200, cursor=None)
+        async def here(services: Services) -> list[Any]:
+            page = await services.keys.list(project, limit=MOST_KEYS, cursor=None)
+            return [operation_presenters.key(one, services.clock.now()) for one in page.data]
 
-        found = [_shown(one) for one in with_services(application, config, use).data]
+        def there(node: Remote) -> list[Any]:
+            return node.listed("/v1/keys", MOST_KEYS)
+
+        found = here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return
@@ -107,13 +119,22 @@ def add_to(app: typer.Typer, application: Application) -> None:
         print_table(columns, rows, "No keys. `dspex keys create NAME` makes one.")
 
     @group.command()
-    def show(key_id: KeyArgument, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    def show(
+        key_id: KeyArgument,
+        project: OwnerOption = None,
+        url: NodeOption = None,
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
         """One key: what it may do, until when, when it was last used."""
 
-        async def use(services: Services) -> Key:
-            return await services.keys.get(None, key_id)
+        async def here(services: Services) -> Any:
+            return operation_presenters.key(await services.keys.get(project, key_id), services.clock.now())
 
-        _print(with_services(application, config, use), as_json)
+        def there(node: Remote) -> Any:
+            return node.get(_path(key_id))
+
+        _print(here_or_there(application, config, named_node(url, project), here, there), as_json)
 
     @group.command()
     def rotate(
@@ -121,19 +142,26 @@ def add_to(app: typer.Typer, application: Application) -> None:
         overlap: Annotated[
             str, typer.Option(help="How long the secret before stays good: 24h, 30m, 0s.")
         ] = "24h",
+        project: OwnerOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """Give a key a new secret. It is shown this once; the one before stays good for the overlap."""
         for_ = _duration("--overlap", overlap)
 
-        async def change(services: Services, key: Key) -> tuple[Key, str]:
-            return await services.keys.rotate(key, LOCAL_OPERATOR, overlap=for_)
+        told = {"overlap_s": for_.total_seconds()}
 
-        made, text = _change(
-            application, config, key_id, ("key.rotate", {"overlap_s": for_.total_seconds()}), change
-        )
-        _print_made(made, text, as_json)
+        async def here(services: Services) -> Any:
+            key = await services.keys.get(project, key_id)
+            async with _changing(services, "key.rotate", key, told):
+                made = await services.keys.rotate(key, LOCAL_OPERATOR, overlap=for_)
+            return operation_presenters.made_key(*made, services.clock.now())
+
+        def there(node: Remote) -> Any:
+            return node.post(f"{_path(key_id)}/rotate", told)
+
+        _print_made(here_or_there(application, config, named_node(url, project), here, there), as_json)
 
     @group.command()
     def revoke(
@@ -141,34 +169,34 @@ def add_to(app: typer.Typer, application: Application) -> None:
         previous: Annotated[
             bool, typer.Option("--previous", help="Only the secret from before the last rotation.")
         ] = False,
+        project: OwnerOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
         """End a key, on every node at once."""
 
-        async def change(services: Services, key: Key) -> Key:
-            return await (services.keys.end_overlap(key) if previous else services.keys.revoke(key))
+        async def here(services: Services) -> Any:
+            key = await services.keys.get(project, key_id)
+            async with _changing(services, "key.revoke", key, {"previous": previous}):
+                after = await (services.keys.end_overlap(key) if previous else services.keys.revoke(key))
+            return operation_presenters.key(after, services.clock.now())
 
-        after = _change(application, config, key_id, ("key.revoke", {"previous": previous}), change)
-        _print(after, as_json)
+        def there(node: Remote) -> Any:
+            return node.post(f"{_path(key_id)}/revoke", {"previous": previous})
+
+        _print(here_or_there(application, config, named_node(url, project), here, there), as_json)
 
 
-def _change(
-    application: Application,
-    config: Path | None,
-    key_id: str,
-    operation: tuple[str, dict[str, Any]],
-    change: Callable[[Services, Key], Awaitable[T]],
-) -> T:
-    """Changes a key of whatever project; that is where the audit log has it."""
-    action, details = operation
+def _changing(
+    services: Services, action: str, key: Key, details: Mapping[str, Any]
+) -> AbstractAsyncContextManager[Any]:
+    """The key's project is where the audit log has it."""
+    return services.audit.operation(Author(key.project, CLI), action, key.id, **details)
 
-    async def use(services: Services) -> T:
-        key = await services.keys.get(None, key_id)
-        async with services.audit.operation(Author(key.project, CLI), action, key.id, **details):
-            return await change(services, key)
 
-    return with_services(application, config, use)
+def _path(key_id: str) -> str:
+    return f"/v1/keys/{segment(key_id)}"
 
 
 def _duration(option: str, text: str) -> timedelta:
@@ -191,23 +219,20 @@ def _checked(form: Any, given: dict[str, Any]) -> Any:
         raise Invalid(f"That is no limit: {wrong}.", code="bad_argument") from None
 
 
-def _shown(key: Key) -> dict[str, Any]:
-    return {**operation_presenters.key(key, datetime.now(UTC))}
-
-
-def _print(key: Key, as_json: bool) -> None:
-    document = _shown(key)
+def _print(key: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        print_json(document)
+        print_json(key)
     else:
-        print_fields(document, tuple(name for name in document if name != "narrowed"))
+        print_fields(key, tuple(name for name in key if name != "narrowed"))
 
 
-def _print_made(key: Key, text: str, as_json: bool) -> None:
+def _print_made(made: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
-        print_json({**_shown(key), "key": text})
+        print_json(made)
         return
-    typer.echo(text)
+    typer.echo(made["key"])
     typer.secho(
-        f"({key.role} of {key.project}; shown this once: DSPex keeps only its hash)", err=True, dim=True
+        f"({made['role']} of {made['project']}; shown this once: DSPex keeps only its hash)",
+        err=True,
+        dim=True,
     )

@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
-from urllib.parse import quote, urlencode
 
 from msgspec.structs import replace
 
 from dspex.access.records import LOCAL_OPERATOR
 from dspex.interfaces.cli.ports import Application
-from dspex.interfaces.cli.remote import Remote, named_node
+from dspex.interfaces.cli.remote import Remote, named_node, segment
 from dspex.interfaces.cli.session import Operation, with_services
 from dspex.interfaces.shared import optimization_presenters as presenters
 from dspex.interfaces.shared.services import Services
@@ -102,15 +101,13 @@ class There:
         self._node = node
 
     def create(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
-        return self._node.request("POST", "/v1/optimizations", _given(wanted))
+        return self._node.post("/v1/optimizations", _given(wanted))
 
     def get(self, optimization_id: str) -> dict[str, Any]:
-        return self._node.request("GET", _path(optimization_id))
+        return self._node.get(_path(optimization_id))
 
     def newest(self, program: str | None, status: Any, limit: int) -> list[dict[str, Any]]:
-        query = urlencode(_given({"program": program, "status": status, "limit": limit}))
-        found: list[dict[str, Any]] = self._node.request("GET", f"/v1/optimizations?{query}")["data"]
-        return found
+        return self._node.listed("/v1/optimizations", limit, program=program, status=status)
 
     def estimate(self, wanted: Mapping[str, Any]) -> dict[str, Any]:
         return self._node.request("POST", "/v1/optimizations/estimate", _given(wanted))
@@ -128,4 +125,4 @@ def _given(wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _path(optimization_id: str) -> str:
-    return f"/v1/optimizations/{quote(optimization_id, safe='')}"
+    return f"/v1/optimizations/{segment(optimization_id)}"

@@ -21,7 +21,7 @@ from dspex.interfaces.cli.output import (
 )
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import one_of
-from dspex.interfaces.cli.remote import UrlOption
+from dspex.interfaces.cli.remote import NodeOption
 from dspex.jobs.records import STATES
 
 IdArgument = Annotated[str, typer.Argument(help="An optimization's id.")]
@@ -106,7 +106,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         ] = True,
         watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Wait until it is over.")] = True,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -141,7 +141,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         version: VersionOption = None,
         seed: Annotated[int, typer.Option(help="As for the optimization.")] = 0,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -159,7 +159,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         status: Annotated[str | None, typer.Option(help=", ".join(STATES))] = None,
         limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -180,7 +180,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
     def show(
         optimization_id: IdArgument,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -191,7 +191,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
     def resume(
         optimization_id: IdArgument,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -207,7 +207,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
     def keep(
         optimization_id: IdArgument,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -231,7 +231,7 @@ def _add_changes(group: typer.Typer, application: Application) -> None:
     def cancel(
         optimization_id: IdArgument,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:
@@ -242,7 +242,7 @@ def _add_changes(group: typer.Typer, application: Application) -> None:
     def pause(
         optimization_id: IdArgument,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: UrlOption = None,
+        url: NodeOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:

@@ -21,7 +21,7 @@ def print_program(program: Mapping[str, Any], versions: Sequence[Mapping[str, An
             one["status"],
             _score(one["lineage"]),
             one["digest"][:19],
-            str(one["created_at"])[:19],
+            one["created_at"],
         )
         for one in versions
     ]

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 from urllib import request as http
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import typer
 from msgspec import Struct
@@ -23,12 +24,20 @@ UrlOption = Annotated[
     str | None,
     typer.Option("--url", help="A running node [DSPEX_URL, or where the configuration has it listen]."),
 ]
+NodeOption = Annotated[
+    str | None,
+    typer.Option("--url", help="Of a running node [DSPEX_URL; without it, of the configuration's database]."),
+]
 ActingOption = Annotated[
     str | None, typer.Option("--project", help="The project to act in, with an admin's key [the key's own].")
 ]
 DEFAULT_URL = "http://127.0.0.1:8000"
 WITHIN_S = 30.0
+# For what compiles a program or reads a whole file before it answers.
+LONG_S = 600.0
 CHUNK = 65_536
+PAGE = 200
+JSON_LINES = "application/x-ndjson"
 
 
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104
@@ -43,12 +52,38 @@ class Remote(Struct, frozen=True):
     def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return request(method, path, body, url=self.url, project=self.project)
 
-    def upload(self, path: str, lines: bytes) -> dict[str, Any]:
-        """Sends JSON lines. Raises as `request` does."""
-        asked = _asked(self.url, path, "POST", lines, self.project, {"content-type": "application/x-ndjson"})
-        with _opened(asked, self.url) as answer:
-            document: dict[str, Any] = json.loads(answer.read())
-            return document
+    def get(self, path: str, **query: object) -> dict[str, Any]:
+        """Times in it are datetimes. A part of the query that is None is left out. Raises as `request` does."""
+        return _with_times(self.request("GET", path + query_of(query)))
+
+    def post(self, path: str, body: Mapping[str, Any], *, within_s: float = WITHIN_S) -> dict[str, Any]:
+        """As `get`."""
+        document = request("POST", path, body, url=self.url, project=self.project, within_s=within_s)
+        return _with_times(document)
+
+    def delete(self, path: str, **query: object) -> dict[str, Any]:
+        """As `get`."""
+        return _with_times(self.request("DELETE", path + query_of(query)))
+
+    def listed(self, path: str, limit: int | None = None, **query: object) -> list[dict[str, Any]]:
+        """The first `limit` entries of a list, page by page; None: all. Otherwise as `get`."""
+        found: list[dict[str, Any]] = []
+        cursor = None
+        while limit is None or len(found) < limit:
+            size = PAGE if limit is None else min(PAGE, limit - len(found))
+            page = self.request("GET", path + query_of({**query, "limit": size, "cursor": cursor}))
+            found += map(_with_times, page["data"])
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        return found
+
+    def upload(self, path: str, content: bytes | BinaryIO, media_type: str = JSON_LINES) -> tuple[int, Any]:
+        """The answer's status and document. Raises as `request` does."""
+        headers = {"content-type": media_type}
+        asked = _asked(self.url, path, "POST", content, self.project, headers)
+        with _opened(asked, self.url, LONG_S) as answer:
+            return answer.status, json.loads(answer.read())
 
     def download(self, path: str) -> Iterator[bytes]:
         """What the node answers, as it comes. Raises as `request` does."""
@@ -57,9 +92,44 @@ class Remote(Struct, frozen=True):
                 yield chunk
 
 
-def named_node(url: str | None, project: str) -> Remote | None:
+def segment(name: object) -> str:
+    """A name as a part of a path."""
+    return quote(str(name), safe="")
+
+
+def query_of(given: Mapping[str, object]) -> str:
+    """From the question mark on; what is None is left out."""
+    said = {name: _query_text(value) for name, value in given.items() if value is not None}
+    return f"?{urlencode(said)}" if said else ""
+
+
+def _query_text(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return json.dumps(value).decode() if isinstance(value, bool) else str(value)
+
+
+def _with_times(document: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _time(value) if _names_a_time(name) else value for name, value in document.items()}
+
+
+def _names_a_time(name: str) -> bool:
+    return name == "at" or name.endswith(("_at", "_until"))
+
+
+def _time(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return value
+
+
+def named_node(url: str | None, project: str | None) -> Remote | None:
     """The node of --url or DSPEX_URL; None without, where a command works on the configuration's database."""
-    check_project(project)
+    if project is not None:
+        check_project(project)
     address = url or os.environ.get("DSPEX_URL")
     if address is None:
         return None
@@ -85,6 +155,7 @@ def request(
     *,
     url: str | None = None,
     project: str | None = None,
+    within_s: float = WITHIN_S,
 ) -> dict[str, Any]:
     """The node's answer. Raises the error that the node answers with, or Unavailable (code node_unreachable).
 
@@ -92,7 +163,7 @@ def request(
     """
     base = (url or os.environ.get("DSPEX_URL") or DEFAULT_URL).rstrip("/")
     asked = _asked(base, path, method, None if body is None else json.dumps(body), project)
-    with _opened(asked, base) as answer:
+    with _opened(asked, base, within_s) as answer:
         document: dict[str, Any] = json.loads(answer.read())
         return document
 
@@ -101,7 +172,7 @@ def _asked(
     base: str,
     path: str,
     method: str,
-    body: bytes | None,
+    body: bytes | BinaryIO | None,
     project: str | None,
     more: Mapping[str, str] | None = None,
 ) -> http.Request:
@@ -116,9 +187,9 @@ def _asked(
 
 
 @contextmanager
-def _opened(asked: http.Request, base: str) -> Iterator[HTTPResponse]:
+def _opened(asked: http.Request, base: str, within_s: float = WITHIN_S) -> Iterator[HTTPResponse]:
     try:
-        with http.urlopen(asked, timeout=WITHIN_S) as answer:  # noqa: S310
+        with http.urlopen(asked, timeout=within_s) as answer:  # noqa: S310
             yield answer
     except HTTPError as refusal:
         raise _refused(refusal.read(), refusal.code) from None

@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from dspex.access.records import CLI, Author
 from dspex.access.rules import check_project
 from dspex.interfaces.cli.ports import Application
+from dspex.interfaces.cli.remote import Remote
 from dspex.interfaces.shared.services import Services
 
 T = TypeVar("T")
@@ -24,6 +25,21 @@ class Operation(Struct, frozen=True):
     target: str | None
     project: str
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def here_or_there(
+    application: Application,
+    config: Path | None,
+    node: Remote | None,
+    here: Callable[[Services], Awaitable[T]],
+    there: Callable[[Remote], T],
+    audited: Operation | None = None,
+) -> T:
+    """What `there` gets of the node; without one what `here` does on the database of the configuration.
+
+    `audited` is for the latter: a node tells its own audit log. Raises as they do.
+    """
+    return with_services(application, config, here, audited) if node is None else there(node)
 
 
 def with_services(

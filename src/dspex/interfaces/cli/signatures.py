@@ -8,13 +8,14 @@ from dspex.access.records import DEFAULT_PROJECT
 from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import ConfigOption, JsonOption, ProjectOption, print_json, print_table
 from dspex.interfaces.cli.ports import Application
-from dspex.interfaces.cli.session import with_services
+from dspex.interfaces.cli.remote import NodeOption, Remote, named_node, segment
+from dspex.interfaces.cli.session import here_or_there
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
-from dspex.kit.paging import Page
 from dspex.signatures.document import parse_signature, signature_to_document
 from dspex.signatures.json_schema import input_schema, output_schema
-from dspex.signatures.lifecycle import RegisteredSignature
+
+MOST = 200
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
@@ -42,16 +43,21 @@ def add_to(app: typer.Typer, application: Application) -> None:
 
     @group.command("list")
     def list_signatures(
-        project: ProjectOption = DEFAULT_PROJECT, config: ConfigOption = None, as_json: JsonOption = False
+        project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
+        config: ConfigOption = None,
+        as_json: JsonOption = False,
     ) -> None:
         """Registered signatures."""
 
-        async def use(services: Services) -> Page[RegisteredSignature]:
-            return await services.signatures.list(project, limit=200, cursor=None)
+        async def here(services: Services) -> list[Any]:
+            page = await services.signatures.list(project, limit=MOST, cursor=None)
+            return [presenters.registered_signature(one) for one in page.data]
 
-        found: list[Any] = [
-            presenters.registered_signature(one) for one in with_services(application, config, use).data
-        ]
+        def there(node: Remote) -> list[Any]:
+            return node.listed("/v1/signatures", MOST)
+
+        found = here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return
@@ -65,11 +71,15 @@ def add_to(app: typer.Typer, application: Application) -> None:
         name: Annotated[str, typer.Argument(help="A registered signature's name.")],
         version: Annotated[int | None, typer.Option("--version", "-v", help="A version's number.")] = None,
         project: ProjectOption = DEFAULT_PROJECT,
+        url: NodeOption = None,
         config: ConfigOption = None,
     ) -> None:
         """One registered signature with its JSON Schemas, as JSON."""
 
-        async def use(services: Services) -> Any:
+        async def here(services: Services) -> Any:
             return presenters.registered_signature(await services.signatures.get(project, name, version))
 
-        print_json(with_services(application, config, use))
+        def there(node: Remote) -> Any:
+            return node.get(f"/v1/signatures/{segment(name)}", version=version)
+
+        print_json(here_or_there(application, config, named_node(url, project), here, there))

@@ -33,6 +33,7 @@ class EvaluationList(Paged):
     program: Label | None = None
     dataset: Label | None = None
     status: Status | None = None
+    version: Number | None = None
 
 
 class ResultList(Paged):

@@ -62,7 +62,7 @@ def evaluations_router(services: Services) -> APIRouter:
     @router.get("", response_model=Listed[shown.Evaluation], dependencies=[needs("evaluations:read")])
     async def list_evaluations(caller: Caller, query: Annotated[EvaluationList, Query()]) -> Document:
         """Newest first."""
-        where = EvaluationFilter(query.program, query.dataset, query.status)
+        where = EvaluationFilter(query.program, query.dataset, query.status, query.version)
         page = await evaluations.list(caller.project, where, limit=query.limit, cursor=query.cursor)
         data = [presenters.evaluation(one) for one in page.data]
         return Document({"data": data, "next_cursor": page.next_cursor})
