@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from dspex.interfaces.cli import serve
 from dspex.interfaces.cli.listing import AllCommands
 from dspex.interfaces.cli.ports import Application
 from dspex.kit.errors import DspexError
+from dspex.kit.version import VERSION
 
 # What a person at a terminal can do about it.
 MORE = {
@@ -18,6 +19,21 @@ MORE = {
     "unauthenticated": "Commands send the key that is in DSPEX_API_KEY.",
 }
 NO_FILE = "There is no dspex.yaml in this directory: go where it is, or name it with --config."
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"dspex {VERSION}")
+        raise typer.Exit
+
+
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    pass
 
 
 def build(application: Application, arguments: Sequence[str]) -> Callable[[], Any]:
@@ -41,6 +57,7 @@ def build(application: Application, arguments: Sequence[str]) -> Callable[[], An
     else:
         from dspex.interfaces.cli.groups import add_groups
 
+        app.callback()(_main)
         add_groups(app, application)
 
     def call() -> None:
