@@ -146,3 +146,11 @@ async def test_nothing_happened_is_no_rate_of_zero(figures: Figures) -> None:
         None,
         None,
     )
+
+
+async def test_sums_have_no_noise_of_binary_fractions(figures: Figures) -> None:
+    for usd in (0.1, 0.2):
+        await figures.have(1.0, cost_usd=usd, saved_usd=usd)
+    assert (await figures.of("cost_usd")).sum == 0.3
+    found = await figures.analytics.activity("default", since=NOON, until=NOON + HOUR)
+    assert (found.cost_usd, found.saved_usd) == (0.3, 0.3)

@@ -472,3 +472,11 @@ def test_too_deep_a_value_is_the_callers_mistake() -> None:
         value = [value]
     with pytest.raises(Invalid, match="levels"):
         json_text(value)
+
+
+async def test_sums_have_no_noise_of_binary_fractions(stores: Stores) -> None:
+    await stores.executions.save([execution(cost_usd=usd, saved_usd=usd) for usd in (0.1, 0.2)])
+    (line,) = await costs(stores, by=())
+    assert (line.cost_usd, line.saved_usd) == (0.3, 0.3)
+    found = await stores.executions.statistics("default", "qa", version=None, since=None, until=None)
+    assert (found.cost_usd, found.saved_usd) == (0.3, 0.3)

@@ -11,8 +11,10 @@ import pytest
 from dspex.application.commands import application
 from dspex.interfaces.cli.app import build
 from dspex.interfaces.cli.evaluation_output import print_comparison
+from dspex.interfaces.cli.optimization_output import scores_text
 from dspex.interfaces.cli.output import print_fields, print_json, print_table
 from dspex.interfaces.cli.program_output import print_lineage, print_program, print_version
+from dspex.kit.version import VERSION
 
 
 def test_text_without_a_utf8_form_is_printed_as_escapes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,6 +26,22 @@ def test_text_without_a_utf8_form_is_printed_as_escapes(capsys: pytest.CaptureFi
     print_fields({"a": "\ud800"}, ("a",))
     print_table(("a",), [["\ud800"]], "none")
     assert capsys.readouterr().out.count("\\ud800") == 2
+
+
+def test_money_is_dollars_and_large_numbers_have_no_exponent(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("cost_usd", "usd", "ms"), [[6.54e-05, None, 1234567.8]], "none")
+    print_fields({"cost_usd": 0.011481000000000003, "saved_usd": 0.0}, ("cost_usd", "saved_usd"))
+    _, row, *fields = capsys.readouterr().out.splitlines()
+    assert [row.split(), *(line.split() for line in fields)] == [
+        ["$0.000065", "-", "1234568"],
+        ["cost_usd", "$0.011481"],
+        ["saved_usd", "$0.00"],
+    ]
+
+
+def test_what_is_not_scored_yet_is_called_so() -> None:
+    assert scores_text({"baseline_score": None, "score": 0.5}) == "not yet scored -> 0.5000"
+    assert scores_text({"baseline_score": 0.25, "score": None}) == "0.2500 -> not yet scored"
 
 
 def test_what_the_system_refuses_is_one_line(
@@ -70,6 +88,10 @@ def told(
         return int(ended.value.code or 0), printed.out + printed.err
 
     return run
+
+
+def test_the_version_is_told(told: Callable[..., tuple[int, str]]) -> None:
+    assert told("--version") == (0, f"dspex {VERSION}\n")
 
 
 @pytest.mark.parametrize("group", [(), ("optimize",), ("eval",)])
@@ -158,9 +180,9 @@ def test_two_evaluations_tell_what_their_metric_cost_where_it_cost_something(
     side |= {"metric_cost_usd": metric_usd, "lm_calls": 4, "tokens": 9, "latency_ms": None}
     print_comparison({"a": side, "b": side, "paired": {"difference": None}}, [])
     told = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["cost_usd", "0.5", "0.5"] in told
+    assert ["cost_usd", "$0.50", "$0.50"] in told
     assert [line[1:] for line in told if "metric_cost_usd" in line] == (
-        [["0.25", "0.25"]] if metric_usd else []
+        [["$0.25", "$0.25"]] if metric_usd else []
     )
 
 

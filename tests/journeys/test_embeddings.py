@@ -162,7 +162,7 @@ def test_a_file_warms_the_cache(place: Path, service: Service, simulator: Runnin
     assert (done["texts"], done["hits"], done["misses"]) == (601, 1, 600)
     assert done["cost_usd"] == pytest.approx(done["tokens"] / 1000)
     said = dspex(place, *given, "--field", "body").stdout
-    assert said == "601 texts: 601 were kept before, 0 embedded now with 0 tokens for $0\n"
+    assert said == "601 texts: 601 kept before, 0 embedded now with 0 tokens for $0.00\n"
     assert simulator.control("calls")["counts"]["embeddings"] == 150
     with service.client() as client:
         answer = client.post("/v1/embeddings", json={"model": "small", "input": texts[7]})

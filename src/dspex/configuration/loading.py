@@ -15,6 +15,7 @@ from dspex.configuration.dspy_cli import project as dspy_cli
 from dspex.configuration.models import option_advice, unsupported_options
 from dspex.configuration.settings import Settings
 from dspex.kit.errors import Invalid, Problem
+from dspex.kit.wording import counted
 
 DEFAULT_FILE = "dspex.yaml"
 
@@ -122,7 +123,7 @@ def _explained(error: ValidationError, path: Path | None) -> Invalid:
     ]
     lines = "\n".join(f"  {problem.pointer}: {problem.message}" for problem in problems)
     return Invalid(
-        f"The configuration ({path or 'environment'}) has {len(problems)} mistake(s):\n{lines}",
+        f"The configuration ({path or 'environment'}) has {counted(len(problems), 'mistake')}:\n{lines}",
         code="bad_configuration",
         problems=problems,
     )
@@ -196,7 +197,7 @@ def _check(settings: Settings, path: Path | None) -> None:
     if problems:
         lines = "\n".join(f"  {problem.pointer}: {problem.message}" for problem in problems)
         raise Invalid(
-            f"The configuration ({path or 'environment'}) has {len(problems)} mistake(s):\n{lines}",
+            f"The configuration ({path or 'environment'}) has {counted(len(problems), 'mistake')}:\n{lines}",
             code="bad_configuration",
             problems=problems,
         )

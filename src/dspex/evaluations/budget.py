@@ -3,6 +3,7 @@
 import asyncio
 
 from dspex.kit.errors import Exhausted
+from dspex.kit.wording import usd_text
 
 # What sums of binary fractions may be off.
 NOISE_USD = 1e-9
@@ -27,8 +28,8 @@ class Cap:
             while self._spent + self._aside + usd > self._limit + NOISE_USD:
                 if not self._in_flight:
                     raise Exhausted(
-                        f"The budget of the evaluation, {self._limit:g} USD, is used up: {self._spent:.6g} USD are "
-                        f"spent, and the next call may cost {usd:.6g}.",
+                        f"The budget of the evaluation, {usd_text(self._limit)}, is used up: "
+                        f"{usd_text(self._spent)} is spent, and the next call may cost {usd_text(usd)}.",
                         code="evaluation_budget",
                     )
                 await self._settled.wait()

@@ -24,6 +24,7 @@ from dspex.gateway.budgeting import (
 from dspex.gateway.ports import BudgetLedger
 from dspex.kit.clock import Clock
 from dspex.kit.errors import DspexError, Exhausted
+from dspex.kit.wording import usd_text
 
 log = structlog.get_logger(__name__)
 TEND_EVERY_S = 2.0
@@ -213,21 +214,22 @@ class BudgetLeases:
     def _exhausted(self, owner: Owner, limit: int, loan: Loan, amount: int) -> Exhausted:
         budget, now = owner.budget, self._clock.now()
         ends = next_period(budget.per, now)
-        what = f"The budget of {owner.scope} {owner.name!r}, {budget.usd:g} USD " + (
+        what = f"The budget of {owner.scope} {owner.name!r}, {usd_text(budget.usd)} " + (
             "in all" if ends is None else f"a {budget.per}"
         )
-        spent = f"{dollars(loan.spent):.6g} USD are spent"
+        spent = f"{usd_text(dollars(loan.spent))} is spent"
         if loan.spent + amount <= limit:
             # Most of what calls reserve comes back when they end.
             return Exhausted(
-                f"{what}, is taken for now: {spent} and {dollars(loan.held):.6g} reserved, and this call may cost "
-                f"{dollars(amount):.6g}. Try again in a moment, lower max_tokens, or raise the budget.",
+                f"{what}, is taken for now: {spent} and {usd_text(dollars(loan.held))} reserved, and this "
+                f"call may cost {usd_text(dollars(amount))}. Try again in a moment, lower "
+                "max_tokens, or raise the budget.",
                 code="budget_exhausted",
                 retry_after=ASK_AGAIN_S,
             )
         begins = "" if ends is None else f"It begins anew at {ends:%Y-%m-%dT%H:%MZ}; "
         return Exhausted(
-            f"{what}, is used up: {spent}, and this call may cost {dollars(amount):.6g}. {begins}"
+            f"{what}, is used up: {spent}, and this call may cost {usd_text(dollars(amount))}. {begins}"
             "raise the budget to go on before.",
             code="budget_exhausted",
             retry_after=None if ends is None else (ends - now).total_seconds(),

@@ -11,6 +11,7 @@ from dspex.gateway.records import EmbeddingRequest, LanguageModelCall, LanguageM
 from dspex.gateway.service import LanguageModelGateway
 from dspex.gateway.steps.budgets import cost_of
 from dspex.kit.errors import Invalid
+from dspex.kit.wording import usd_text
 from dspex.optimizations.errors import BudgetSpent
 
 # What sums of binary fractions may be off.
@@ -91,6 +92,6 @@ class Spending:
 
     def _used_up(self, limit: float, wanted: float) -> BudgetSpent:
         return BudgetSpent(
-            f"The budget of the optimization, {limit:g} USD, is used up: {self.spent:.6g} USD are spent, and the next "
-            f"call may cost {wanted:.6g}."
+            f"The budget of the optimization, {usd_text(limit)}, is used up: {usd_text(self.spent)} is spent, and "
+            f"the next call may cost {usd_text(wanted)}."
         )

@@ -3,6 +3,7 @@
 from msgspec.structs import replace
 
 from dspex.kit.errors import Conflict
+from dspex.kit.wording import usd_text
 from dspex.programs.records import Measured, Program, Version
 
 
@@ -33,8 +34,8 @@ def check_gates(program: Program, version: Version, measured: Measured | None) -
         lacking.append(f"it {seen} and needs {gates.min_score:.4g}")
     most = gates.max_cost_usd_per_call
     if most is not None and (cost is None or cost > most):
-        seen = "is not known" if cost is None else f"is {cost:.4g} USD"
-        lacking.append(f"what a prediction costs {seen} and may be {most:.4g} USD")
+        seen = "is not known" if cost is None else f"is {usd_text(cost)}"
+        lacking.append(f"what a prediction costs {seen} and may be {usd_text(most)}")
     if lacking:
         by = "" if measured is None else f" (by {measured.by})"
         raise Conflict(

@@ -102,7 +102,7 @@ async def test_a_used_up_budget_stops_calls_and_says_when_it_begins_anew(bench: 
     error = stopped.value
     assert error.code == "budget_exhausted"
     assert "program 'qa'" in error.message
-    assert "0.81 USD are spent" in error.message
+    assert "$0.81 is spent" in error.message
     assert "2026-02-01T00:00Z" in error.message
     assert error.retry_after == 12 * 3600
     assert bench.model.asked == 27
@@ -195,7 +195,7 @@ async def test_an_unknown_price_is_refused_and_never_guessed() -> None:
 
 async def test_the_dearest_of_a_calls_models_is_reserved() -> None:
     bench = Bench(PerToken({"main": (0.001, 0.01), "other": (0.1, 1.0)}), fallbacks=("other",))
-    with pytest.raises(Exhausted, match="this call may cost 20"):
+    with pytest.raises(Exhausted, match=r"this call may cost \$20.00"):
         await bench.ask(usd=19)
 
 
@@ -366,7 +366,7 @@ async def test_the_cap_of_a_piece_of_work_holds_with_its_calls_in_flight(bench: 
         await bench.gateway.complete(request(), context(cap=cap))
     cap.count(0.01)
     with pytest.raises(
-        Exhausted, match=r"0.5 USD, is used up: 0.31 USD are spent, and the next call may cost 0.2"
+        Exhausted, match=r"\$0.50, is used up: \$0.31 is spent, and the next call may cost \$0.20"
     ) as told:
         await bench.gateway.complete(request(), context(cap=cap))
     assert told.value.code == "evaluation_budget"

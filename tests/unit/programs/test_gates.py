@@ -38,7 +38,7 @@ async def furnished(gates: Gates, lineage: dict[str, Any] | None = None) -> tupl
             "it scored 0.4 and needs 0.5 (by evaluation",
         ),
         (Gates(min_score=0.5), Measured(None, 0.1, "evaluation e"), "it has no score on held-out examples"),
-        (Gates(max_cost_usd_per_call=0.005), None, "is 0.01 USD and may be 0.005 USD"),
+        (Gates(max_cost_usd_per_call=0.005), None, "is $0.01 and may be $0.005"),
         (Gates(max_cost_usd_per_call=0.5), Measured(1.0, None, "evaluation e"), "is not known"),
     ],
 )

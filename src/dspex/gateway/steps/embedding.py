@@ -74,7 +74,7 @@ class Vectors:
                 cost_usd=0.0,
                 simulated=any(one.simulated for one in kept),
                 cache="hit",
-                saved_usd=sum(one.cost_usd or 0.0 for one in kept),
+                saved_usd=round(sum(one.cost_usd or 0.0 for one in kept), 12),
                 age_s=round(max(one.age_s for one in found.values()), 3),
                 request=replace(request, texts=tuple(found)),
             )

@@ -10,6 +10,7 @@ from dspex.interfaces.cli.output import ConfigOption, JsonOption, print_json, pr
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.remote import ActingOption, UrlOption, remote
 from dspex.interfaces.cli.warming import warm
+from dspex.kit.wording import counted, usd_text
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
@@ -44,10 +45,10 @@ def add_to(app: typer.Typer, application: Application) -> None:
         if as_json:
             print_json(warmed.to_json())
             return
-        cost = "an unknown sum" if warmed.cost_usd is None else f"${warmed.cost_usd:.6g}"
+        cost = "an unknown sum" if warmed.cost_usd is None else usd_text(warmed.cost_usd)
         typer.echo(
-            f"{warmed.texts} texts: {warmed.hits} were kept before, {warmed.misses} embedded now with "
-            f"{warmed.tokens} tokens for {cost}"
+            f"{counted(warmed.texts, 'text')}: {warmed.hits} kept before, {warmed.misses} embedded now with "
+            f"{counted(warmed.tokens, 'token')} for {cost}"
         )
 
     @group.command()

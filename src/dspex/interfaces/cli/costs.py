@@ -7,7 +7,14 @@ import typer
 from dspex.access.records import DEFAULT_PROJECT
 from dspex.executions.records import COST_GROUPS, CostGroup
 from dspex.gateway.budgeting import periods_at
-from dspex.interfaces.cli.output import ConfigOption, JsonOption, ProjectOption, print_json, print_table
+from dspex.interfaces.cli.output import (
+    ConfigOption,
+    JsonOption,
+    ProjectOption,
+    cell_text,
+    print_json,
+    print_table,
+)
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import instant, one_of
 from dspex.interfaces.cli.remote import NodeOption, Remote, named_node
@@ -50,10 +57,15 @@ def add_to(app: typer.Typer, application: Application) -> None:
         if as_json:
             print_json(document)
             return
-        rows = [[line.get(name) for name in (*groups, *_NUMBERS)] for line in document["data"]]
+        names = (*groups, *_NUMBERS)
+        rows = [[cell_text(name, line[name]) for name in names] for line in document["data"]]
         if rows:
             rows.append(
-                ["total", *[""] * (len(groups) - 1), *(document["total"].get(name) for name in _NUMBERS)]
+                [
+                    "total",
+                    *[""] * (len(groups) - 1),
+                    *(cell_text(name, document["total"][name]) for name in _NUMBERS),
+                ]
             )
         columns = ("executions", "input", "output", "usd", "saved", "unpriced")
         print_table((*groups, *columns), rows, "No executions.")
@@ -80,5 +92,5 @@ def add_to(app: typer.Typer, application: Application) -> None:
             return
         names = ("scope", "name", "period", "limit_usd", "spent_usd", "reserved_usd", "left_usd")
         columns = [name.removesuffix("_usd") for name in names]
-        rows = [[one[name] for name in names] for one in found]
+        rows = [[cell_text(name, one[name]) for name in names] for one in found]
         print_table(columns, rows, "No budget has been used in its present period.")

@@ -14,6 +14,7 @@ from dspex.interfaces.cli.batch_output import replacing
 from dspex.interfaces.cli.output import print_fields, print_table, print_text
 from dspex.interfaces.shared import dataset_presenters as presenters
 from dspex.kit import json
+from dspex.kit.wording import counted
 
 
 @contextmanager
@@ -76,7 +77,7 @@ def print_verdict(verdict: Mapping[str, Any]) -> None:
     listed = len(verdict["bad"])
     more = "" if listed == verdict["bad_rows"] else f" (the first {listed} are shown)"
     typer.echo(
-        f"{verdict['checked']} rows, {verdict['bad_rows']} bad{more}, {verdict['unlabelled']} unlabelled"
+        f"{counted(verdict['checked'], 'row')}, {verdict['bad_rows']} bad{more}, {verdict['unlabelled']} unlabelled"
     )
 
 

@@ -37,6 +37,7 @@ from dspex.interfaces.cli.session import Operation, here_or_there
 from dspex.interfaces.shared import dataset_presenters as presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit.records import asdict
+from dspex.kit.wording import counted
 
 MOST_VERSIONS = 50
 CREATED = HTTPStatus.CREATED
@@ -100,7 +101,9 @@ def add_to(app: typer.Typer, application: Application) -> None:
             print_json(dataset)
             return
         which = "" if dataset["new"] else ", which was there before"
-        typer.echo(f"{dataset['name']} version {dataset['version']} has {dataset['rows']} rows{which}")
+        typer.echo(
+            f"{dataset['name']} version {dataset['version']} has {counted(dataset['rows'], 'row')}{which}"
+        )
 
     @group.command("list")
     def list_datasets(
@@ -231,4 +234,4 @@ def add_to(app: typer.Typer, application: Application) -> None:
 
         rows = here_or_there(application, config, named_node(url, project), here, there)
         if output is not None:
-            typer.echo(f"wrote {rows} rows to {output}")
+            typer.echo(f"wrote {counted(rows, 'row')} to {output}")

@@ -6,9 +6,10 @@ from typing import Any
 
 import typer
 
-from dspex.interfaces.cli.output import print_fields, print_table, print_text, score_text
+from dspex.interfaces.cli.output import cell_text, print_fields, print_table, print_text, score_text
 from dspex.interfaces.cli.waiting import telling_why
 from dspex.kit import json
+from dspex.kit.wording import counted, usd_text
 
 Tell = Callable[[Mapping[str, Any]], None]
 LONGEST_CELL = 60
@@ -46,7 +47,7 @@ def watching(examples: int) -> Iterator[Tell]:
                 completed=progress["scored"] + progress["failed"],
                 mean=score_text(mean) or "-",
                 failed=progress["failed"],
-                cost="" if not cost else f"${cost:.4f}",
+                cost="" if not cost else usd_text(cost),
             )
 
         yield tell
@@ -154,7 +155,7 @@ def print_comparison(comparison: Mapping[str, Any], differences: list[dict[str, 
     if a.get("metric_cost_usd") or b.get("metric_cost_usd"):
         names.insert(3, "metric_cost_usd")
     rows = [("mean", score_text(a["mean"]), score_text(b["mean"]))]
-    rows += [(name, a[name], b[name]) for name in names]
+    rows += [(name, cell_text(name, a[name]), cell_text(name, b[name])) for name in names]
     for share in ("p50", "p95"):
         rows.append((f"{share} ms", *(side["latency_ms"] and side["latency_ms"][share] for side in (a, b))))
     print_table(
@@ -166,7 +167,9 @@ def print_comparison(comparison: Mapping[str, Any], differences: list[dict[str, 
         return
     interval = paired["interval"]
     around = "" if interval is None else f" (95% {interval['low']:+.4f} to {interval['high']:+.4f})"
-    print_text(f"b - a        {paired['difference']:+.4f}{around}, over {paired['examples']} examples")
+    print_text(
+        f"b - a        {paired['difference']:+.4f}{around}, over {counted(paired['examples'], 'example')}"
+    )
     print_text(f"b against a  {paired['wins']} better, {paired['losses']} worse, {paired['ties']} the same")
     print_text(f"p-value      {paired['p_value']:.4g} (sign-flip permutation test, {paired['test']})")
     if differences:

@@ -24,6 +24,7 @@ from dspex.interfaces.cli.session import here_or_there
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import Missing
+from dspex.kit.wording import counted
 
 STATUSES = ("pending", "running", "completed", "failed", "cancelled")
 
@@ -96,7 +97,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
             typer.echo(f"\n--- call {number}: {what} to {call['provider_model']}, {call['latency_ms']} ms")
             if "texts" in call and call["error"] is None:
                 kept = ", all of them kept before" if call["cache"] == "hit" else ""
-                print_text(f"[embedded]\n{call['texts']} texts{kept}")
+                print_text(f"[embedded]\n{counted(call['texts'], 'text')}{kept}")
                 continue
             for message in call["messages"] or ():
                 print_text(f"[{message['role']}]\n{message['content']}")

@@ -7,7 +7,9 @@ from typing import Any
 from dspex.interfaces.cli.output import print_fields, score_text
 from dspex.interfaces.cli.waiting import telling_why
 from dspex.kit import json
+from dspex.kit.wording import counted, usd_text
 
+NOT_YET = "not yet scored"
 Tell = Callable[[Mapping[str, Any]], None]
 
 
@@ -50,7 +52,7 @@ def watching() -> Iterator[Tell]:
 
 def print_optimization(document: Mapping[str, Any]) -> None:
     result = document.get("result") or {}
-    validation = document["validation"]
+    dataset, validation = document["dataset"], document["validation"]
     held_out = (
         f"{document['validation_share']:.0%} of it"
         if validation is None
@@ -64,8 +66,8 @@ def print_optimization(document: Mapping[str, Any]) -> None:
         "optimizer": document["optimizer"],
         "config": document["config"] or None,
         "metric": _metric(document["metric"]),
-        "dataset": f"{document['dataset']['name']}@{document['dataset']['version']}, {document['train_rows']} rows",
-        "held out": f"{held_out}, {document['validation_rows']} rows",
+        "dataset": f"{dataset['name']}@{dataset['version']}, {counted(document['train_rows'], 'row')}",
+        "held out": f"{held_out}, {counted(document['validation_rows'], 'row')}",
         "phase": document["phase"] if document["completed_at"] is None else None,
         "candidates": _candidates(document) or None,
         "score": scores_text(document) or None,
@@ -119,7 +121,7 @@ def scores_text(document: Mapping[str, Any]) -> str:
     before, now = document["baseline_score"], document["score"]
     if before is None and now is None:
         return ""
-    return f"{score_text(before) or '?'} -> {score_text(now) or '?'}"
+    return f"{score_text(before) or NOT_YET} -> {score_text(now) or NOT_YET}"
 
 
 def _spent(document: Mapping[str, Any]) -> str:
@@ -128,7 +130,7 @@ def _spent(document: Mapping[str, Any]) -> str:
 
 
 def _usd(amount: float | None) -> str | None:
-    return None if amount is None else f"${amount:.4g}"
+    return None if amount is None else usd_text(amount)
 
 
 def _calls(document: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from dspex.kit import json as exact
+from dspex.kit.wording import usd_text
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help="The configuration file.")]
 ProjectOption = Annotated[str, typer.Option("--project", help="Whose.")]
@@ -27,8 +28,11 @@ def print_json(document: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
-    """Columns as wide as their widest cell; `empty` is said instead of a table without rows."""
-    cells = [[_cell(value) for value in row] for row in rows]
+    """Columns as wide as their widest cell; `empty` is said instead of a table without rows.
+
+    Numbers in columns that end in `usd` are dollars.
+    """
+    cells = [[cell_text(name, value) for name, value in zip(columns, row, strict=True)] for row in rows]
     if not cells:
         typer.echo(empty)
         return
@@ -38,11 +42,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: st
 
 
 def print_fields(document: Mapping[str, Any], names: Sequence[str]) -> None:
-    """One line a member, aligned; members that are absent or null are left out."""
+    """One line a member, aligned; members that are absent or null are left out. Those in `…usd` are dollars."""
     width = max(len(name) for name in names)
     for name in names:
         if document.get(name) is not None:
-            print_text(f"{name.ljust(width)}  {_cell(document[name])}")
+            print_text(f"{name.ljust(width)}  {cell_text(name, document[name])}")
 
 
 def score_text(score: float | None) -> str | None:
@@ -55,13 +59,16 @@ def print_text(text: str) -> None:
     typer.echo(text.encode(errors="backslashreplace").decode())
 
 
-def _cell(value: Any) -> str:
+def cell_text(name: str, value: Any) -> str:
+    """A value as it stands in a table's column, or a line, of that name."""
     if value is None:
         return "-"
+    if name.endswith("usd") and isinstance(value, int | float):
+        return usd_text(value)
     if isinstance(value, datetime):
         return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.0f}"
     if isinstance(value, dict | list | tuple):
         return exact.dumps(value).decode()
     return str(value)

@@ -9,6 +9,7 @@ from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import ConfigOption, JsonOption, print_json, print_table
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.remote import UrlOption, remote
+from dspex.kit.wording import counted
 
 COLUMNS = ("pool", "node", "pid", "state", "in_flight", "served", "age_s", "memory_mb", "reason")
 
@@ -48,6 +49,6 @@ def add_to(app: typer.Typer, application: Application) -> None:
         if as_json:
             print_json(done)
         else:
-            typer.echo(f"{done['workers']} workers of {name} are being replaced.")
+            typer.echo(f"replacing {counted(done['workers'], 'worker')} of {name}")
             for node in done["silent"]:
                 typer.echo(f"{node} has not said so yet; look at its log.", err=True)

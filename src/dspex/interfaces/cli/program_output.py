@@ -7,6 +7,7 @@ import typer
 
 from dspex.interfaces.cli.evaluation_output import metric_text
 from dspex.interfaces.cli.output import print_fields, print_table, score_text
+from dspex.kit.wording import counted, usd_text
 
 _RUNS = ("module", "adapter", "model", "executor", "executor_reason", "error")
 
@@ -61,14 +62,15 @@ def print_lineage(lineage: Mapping[str, Any] | None) -> None:
         return
     dataset, parent = lineage["dataset"], lineage["parent"]
     voters = ", ".join(map(str, lineage.get("ensemble_of") or ()))
+    per_call = lineage.get("cost_usd_per_call")
     shown = {
         "made by": f"{lineage['optimizer']}, of version {parent['version']}",
         "votes of": f"versions {voters}" if voters else None,
-        "learned from": f"{dataset['name']}@{dataset['version']}, {lineage['train_rows']} rows",
+        "learned from": f"{dataset['name']}@{dataset['version']}, {counted(lineage['train_rows'], 'row')}",
         "metric": metric_text(lineage["metric"]) if "metric" in lineage else None,
         "score": f"{score_text(lineage['baseline_score'])} -> {score_text(lineage['score'])} ({lineage['scored_on']})",
         "cost_usd": lineage["cost_usd"],
-        "usd per call": lineage.get("cost_usd_per_call"),
+        "cost per call": None if per_call is None else usd_text(per_call),
         "optimization": lineage["optimization"],
     }
     typer.echo("")

@@ -46,8 +46,8 @@ class MemoryAnalytics:
             cache_hits=sum(one.cache == "hit" for one in found),
             cache_misses=sum(one.cache == "miss" for one in found),
             sessions=len({one.session_id for one in found} - {None}),
-            cost_usd=math.fsum(one.cost_usd or 0.0 for one in found),
-            saved_usd=math.fsum(one.saved_usd for one in found),
+            cost_usd=round(math.fsum(one.cost_usd or 0.0 for one in found), 12),
+            saved_usd=round(math.fsum(one.saved_usd for one in found), 12),
             duration_p95_ms=percentile(durations, 0.95),
         )
 
@@ -63,7 +63,7 @@ def _spread(values: list[float | None]) -> Distribution:
     known = sorted(value for value in values if value is not None)
     if not known:
         return Distribution()
-    total = math.fsum(known)
+    total = round(math.fsum(known), 12)
     p50, p95, p99 = (percentile(known, fraction) for fraction in (0.5, 0.95, 0.99))
     return Distribution(
         len(known), total / len(known), total, float(known[0]), float(known[-1]), p50, p95, p99

@@ -130,9 +130,9 @@ class MemoryExecutions:
             input_tokens=_tokens(found, "input_tokens"),
             output_tokens=_tokens(found, "output_tokens"),
             total_tokens=_tokens(found, "total_tokens"),
-            cost_usd=math.fsum(one.cost_usd or 0.0 for one in found),
+            cost_usd=round(math.fsum(one.cost_usd or 0.0 for one in found), 12),
             unpriced=sum(one.cost_usd is None for one in found),
-            saved_usd=math.fsum(one.saved_usd for one in found),
+            saved_usd=round(math.fsum(one.saved_usd for one in found), 12),
             cache_hits=sum(one.cache == "hit" for one in found),
             last_executed_at=max((one.created_at for one in found), default=None),
         )
@@ -161,8 +161,8 @@ class MemoryExecutions:
                 executions=len(groups[key]),
                 input_tokens=_tokens(groups[key], "input_tokens"),
                 output_tokens=_tokens(groups[key], "output_tokens"),
-                cost_usd=math.fsum(one.cost_usd or 0.0 for one in groups[key]),
-                saved_usd=math.fsum(one.saved_usd for one in groups[key]),
+                cost_usd=round(math.fsum(one.cost_usd or 0.0 for one in groups[key]), 12),
+                saved_usd=round(math.fsum(one.saved_usd for one in groups[key]), 12),
                 unpriced=sum(one.cost_usd is None for one in groups[key]),
             )
             for key in order

@@ -55,7 +55,7 @@ class MemoryJournal:
     async def totals(self, project: str, optimization_id: str) -> Totals:
         found = self.kept[project, optimization_id].values()
         costs = [one.cost_usd for one in found if one.cost_usd is not None]
-        return Totals(len(found), sum(costs), len(found) - len(costs))
+        return Totals(len(found), round(sum(costs), 12), len(found) - len(costs))
 
 
 class MemoryOptimizations:

@@ -62,7 +62,7 @@ class StoredAnalytics:
         if not row.count:
             return Distribution()
         p50, p95, p99 = await self._sessions.dialect.percentiles(session, column, where, PERCENTILES)
-        total = float(row.sum)
+        total = round(float(row.sum), 12)
         return Distribution(
             row.count, total / row.count, total, float(row.min), float(row.max), p50, p95, p99
         )
@@ -97,7 +97,7 @@ class StoredAnalytics:
             cache_hits=row.hits,
             cache_misses=row.misses,
             sessions=row.sessions,
-            cost_usd=float(row.cost_usd),
-            saved_usd=float(row.saved_usd),
+            cost_usd=round(float(row.cost_usd), 12),
+            saved_usd=round(float(row.saved_usd), 12),
             duration_p95_ms=p95,
         )

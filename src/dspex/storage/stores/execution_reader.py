@@ -113,9 +113,9 @@ class StoredExecutionReader:
             input_tokens=int(totals.input_tokens),
             output_tokens=int(totals.output_tokens),
             total_tokens=int(totals.total_tokens),
-            cost_usd=float(totals.cost_usd),
+            cost_usd=round(float(totals.cost_usd), 12),
             unpriced=totals.unpriced,
-            saved_usd=float(totals.saved_usd),
+            saved_usd=round(float(totals.saved_usd), 12),
             cache_hits=totals.cache_hits,
             last_executed_at=totals.last_executed_at,
         )
@@ -140,8 +140,8 @@ class StoredExecutionReader:
                 executions=row["executions"],
                 input_tokens=int(row["input_tokens"]),
                 output_tokens=int(row["output_tokens"]),
-                cost_usd=float(row["cost_usd"]),
-                saved_usd=float(row["saved_usd"]),
+                cost_usd=round(float(row["cost_usd"]), 12),
+                saved_usd=round(float(row["saved_usd"]), 12),
                 unpriced=row["unpriced"],
             )
             for row in rows

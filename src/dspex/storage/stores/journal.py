@@ -96,7 +96,7 @@ class StoredJournal:
         ).where(*_of(project, optimization_id))
         async with self._sessions.reading() as session:
             calls, cost, priced = (await session.execute(query)).one()
-        return Totals(calls, cost or 0.0, calls - priced)
+        return Totals(calls, round(cost or 0.0, 12), calls - priced)
 
     async def close(self) -> None:
         """Commits what is queued, then lets the connection go."""
