@@ -362,9 +362,30 @@ def test_with_several_processes_what_nobody_reads_ends_all_the_same(
         wait_for(lambda: simulator.control("calls")["counts"].get("left") == 1)
 
 
-def test_the_documented_client_works(tmp_path: Path, simulator: RunningSimulator) -> None:
+def documented_client() -> str:
     page = (Path(__file__).parents[2] / "docs" / "streaming.md").read_text(encoding="utf-8")
     (client,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    return str(client)
+
+
+def test_the_documented_client_reads_whatever_may_come() -> None:
+    """An event without an id, lines cut anywhere, and separators of lines within a text."""
+    told = {"name": "answer", "delta": "a\u2028b\x85c é"}
+    field = b"retry: 1000\n\nid: e:1\nevent: field\ndata: " + json.dumps(told, ensure_ascii=False).encode()
+    wire = field + b'\n\n: keep-alive\n\nevent: error\ndata: {"detail":"The node stops."}\n\n'
+    found: dict[str, Any] = {}
+    exec(documented_client().partition("\n\nfields, last")[0], found)  # noqa: S102
+    pieces = [wire[at : at + 1] for at in range(len(wire))]
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=iter(pieces)))
+    with httpx.Client(transport=transport) as client:
+        assert list(found["events"](client)) == [
+            ("e:1", "field", told),
+            ("e:1", "error", {"detail": "The node stops."}),
+        ]
+
+
+def test_the_documented_client_works(tmp_path: Path, simulator: RunningSimulator) -> None:
+    client = documented_client()
     triage = "- {name: triage, signature: 'message -> reasoning, team: str'}"
     answers(simulator, "[[ ## reasoning ## ]]\nCharged twice.\n\n[[ ## team ## ]]\nbilling", 0.01)
     with running_service(tmp_path, config(simulator.base_url, triage)) as service:
