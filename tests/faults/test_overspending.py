@@ -17,7 +17,7 @@ Process = subprocess.Popen[str]
 
 
 def two_spenders(url: str, stack: ExitStack) -> list[Process]:
-    """Both begin at the same time."""
+    """Both ready to begin."""
     command = [sys.executable, "-m", "tests.faults.spending_process", url, str(USD)]
     pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     processes = [subprocess.Popen(command, **pipes, text=True) for _ in range(2)]
@@ -26,11 +26,13 @@ def two_spenders(url: str, stack: ExitStack) -> list[Process]:
         stack.callback(process.kill)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", process.stderr
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
     return processes
+
+
+def begin(process: Process) -> None:
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
 
 
 def ended(process: Process) -> float:
@@ -40,8 +42,8 @@ def ended(process: Process) -> float:
     return sum(map(float, output.split()))
 
 
-def killed_after(process: Process, calls: int) -> float:
-    """What it was billed until then, calls in flight included."""
+def first_calls(process: Process, calls: int) -> list[str]:
+    """What they were billed, a line each."""
     assert process.stdout is not None
     billed = [process.stdout.readline() for _ in range(calls)]
     if "" in billed:
@@ -49,10 +51,15 @@ def killed_after(process: Process, calls: int) -> float:
         raise AssertionError(
             f"it ended by itself with {process.returncode} after {billed.index('')} calls: {errors}"
         )
+    return billed
+
+
+def killed(process: Process) -> list[str]:
+    """What it was billed since, calls in flight included."""
+    assert process.stdout is not None
     process.kill()
     # A line that is half written was not billed yet.
-    more = process.stdout.read().split("\n")[:-1]
-    return sum(map(float, [*billed, *more]))
+    return process.stdout.read().split("\n")[:-1]
 
 
 def balance(url: str) -> Balance:
@@ -66,7 +73,10 @@ def balance(url: str) -> Balance:
 
 def test_two_processes_spend_one_budget_and_no_more(database_url: str) -> None:
     with ExitStack() as stack:
-        billed = sum(map(ended, two_spenders(database_url, stack)))
+        both = two_spenders(database_url, stack)
+        for one in both:
+            begin(one)
+        billed = sum(map(ended, both))
     found = balance(database_url)
     assert billed <= USD
     assert abs(dollars(found.spent) - billed) < 1e-6
@@ -77,7 +87,12 @@ def test_two_processes_spend_one_budget_and_no_more(database_url: str) -> None:
 def test_a_killed_process_spends_no_more_than_it_held(database_url: str) -> None:
     with ExitStack() as stack:
         doomed, other = two_spenders(database_url, stack)
-        billed = killed_after(doomed, calls=20) + ended(other)
+        begin(doomed)
+        # Before that the other one could take all there is.
+        calls = first_calls(doomed, 1)
+        begin(other)
+        calls += first_calls(doomed, 19) + killed(doomed)
+        billed = sum(map(float, calls)) + ended(other)
     found = balance(database_url)
     assert billed <= USD
     # What it held is nobody else's until it is reaped.
