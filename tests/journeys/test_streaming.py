@@ -301,14 +301,16 @@ async def _declare_dead(database_url: str, node: str) -> None:
 
 
 def of_two_processes(simulator: RunningSimulator) -> str:
-    return declared(simulator, "server: {workers: 2}").replace("timeout_s: 5", "timeout_s: 50")
+    """With grace for readers who come back to a busy machine."""
+    extra = "server: {workers: 2, stream_grace_s: 8}"
+    return declared(simulator, extra).replace("timeout_s: 5", "timeout_s: 50")
 
 
 def test_with_several_processes_a_reader_may_come_back_to_any(
     tmp_path: Path, simulator: RunningSimulator
 ) -> None:
     # Longer than the grace and the second after which clients come back.
-    answers(simulator, chat(LONG), 0.05)
+    answers(simulator, chat(LONG), 0.12)
     with running_service(tmp_path, of_two_processes(simulator)) as service:
         everywhere: list[Seen] = []
         deadline = time.monotonic() + 90
