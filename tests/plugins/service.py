@@ -1,5 +1,6 @@
 """A real `dspex serve` in a process of its own."""
 
+import asyncio
 import atexit
 import contextlib
 import os
@@ -12,13 +13,22 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
+from dspex.application.declaring import definition_of
+from dspex.configuration.settings import Settings
+from dspex.programs.ports import Compiled
+from dspex.programs.records import CompiledDocument
+from dspex.programs.rules import compiled_digest
+from dspex.providers.compiler import SubprocessCompiler
 from dspex.storage.migrations import upgrade
+from dspex.storage.opening import open_database
 from tests.plugins.databases import outside_loop
 
 START_S = 60.0
@@ -59,8 +69,31 @@ def _migrated() -> Path:
     """A database at the newest revision. Each of hundreds of nodes would make one in 0.7 s."""
     directory = Path(tempfile.mkdtemp(prefix="dspex-test-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    outside_loop(lambda: upgrade(f"sqlite:///{directory}/dspex.db"))
+    url = f"sqlite:///{directory}/dspex.db"
+    outside_loop(lambda: upgrade(url))
+    _keep_compiled(url)
     return directory / "dspex.db"
+
+
+@cache
+def _compiled() -> CompiledDocument:
+    """Of the program in `config`. Each of hundreds of nodes would import DSPy to compile it, in 1.5 s."""
+    settings = Settings(**yaml.safe_load(config("http://127.0.0.1")))
+    definition = definition_of(settings.programs[0], settings, Path())
+    (outcome,) = outside_loop(lambda: asyncio.run(SubprocessCompiler().compile([definition])))
+    assert isinstance(outcome, Compiled), outcome
+    digest = compiled_digest(definition)
+    return CompiledDocument(digest, "default", outcome.document, outcome.saved_state, datetime.now(UTC))
+
+
+def _keep_compiled(url: str) -> None:
+    document = _compiled()
+
+    async def keep() -> None:
+        async with open_database(Settings(database_url=url)) as database:
+            await database.programs.add_compiled(document)
+
+    outside_loop(lambda: asyncio.run(keep()))
 
 
 def free_port() -> int:
@@ -81,8 +114,8 @@ def running_service(
 ) -> Iterator[Service]:
     """Serves `config` from `directory` on a free port, or with None what is there.
 
-    With `ready` False it does not wait for an answer. With `empty` True it makes its database itself, which is
-    otherwise there without any row.
+    With `ready` False it does not wait for an answer. With `empty` True it makes its database itself. Otherwise that is
+    there, and the program of `config` compiled in it.
     """
     if not empty and not (directory / ".dspex").exists():
         (directory / ".dspex").mkdir(mode=0o700)
