@@ -3,6 +3,7 @@
 The last line is pytest's own, or says which step failed.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -15,6 +16,9 @@ STEPS = (
     ("import contracts", ["lint-imports"]),
 )
 
+# Many tests wait, for leases that run out and processes that start, and leave a core to others. Of many cores not all:
+# each process has its own servers and databases.
+PROCESSES = min(2 * (os.cpu_count() or 1), 8)
 # pytest's exit code when it ran to the end.
 SOME_FAILED = 1
 
@@ -37,7 +41,7 @@ def main() -> int:
         "-m",
         "pytest",
         "-n",
-        "2",
+        str(PROCESSES),
         "--dist",
         "loadfile",
         "--no-loadscope-reorder",
