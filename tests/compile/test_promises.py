@@ -6,6 +6,7 @@ from enum import Enum, StrEnum
 from typing import Any
 
 import dspy
+import numpy as np
 import pytest
 from dspy.adapters.utils import parse_value
 from pydantic import BaseModel
@@ -80,6 +81,10 @@ def refused(signature: Any, returned: Any) -> str:
         ("date", datetime.date(2024, 5, 31), "2024-05-31"),
         ("date", "2024-05-31", "2024-05-31"),
         ("float", float("nan"), "NaN"),
+        ("int", np.int64(3), 3),
+        ("float", np.float64(0.5), 0.5),
+        ("list[float]", np.array([0.5, 1.0]), [0.5, 1.0]),
+        ("Any", [np.bool_(True)], [True]),
         ("Any", {Color.RED}, ["red"]),
         ("Any", {"at": [Point(1)]}, {"at": [{"x": 1}]}),
         ("Any", dspy.Prediction(a=[dspy.Example(b=1)]), {"a": [{"b": 1}]}),

@@ -118,6 +118,9 @@ def _plain_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Without objects that only Python knows. Floats that JSON does not have, and dates, stay what they are."""
+    if callable(as_list := getattr(value, "tolist", None)):
+        # NumPy's numbers and arrays, and all that follow them.
+        return _plain(as_list())
     match value:
         case Enum():
             return _plain(value.value)
