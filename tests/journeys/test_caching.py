@@ -15,7 +15,7 @@ from tests.conftest_simulator import RunningSimulator
 from tests.plugins.commands import dspex
 from tests.plugins.proxy import proxy_to
 from tests.plugins.redis import OwnRedis, own_redis
-from tests.plugins.service import Service, config, running_service
+from tests.plugins.service import NO_CERTIFICATES, Service, config, running_service
 
 PREDICT = "/v1/programs/qa/predict"
 
@@ -34,7 +34,9 @@ def service(
 
 async def at_once(service: Service, bodies: list[dict[str, Any]]) -> list[httpx.Response]:
     limits = httpx.Limits(max_connections=len(bodies))
-    async with httpx.AsyncClient(base_url=service.url, timeout=30, limits=limits) as client:
+    async with httpx.AsyncClient(
+        base_url=service.url, timeout=30, limits=limits, verify=NO_CERTIFICATES
+    ) as client:
         return await asyncio.gather(*(client.post(PREDICT, json=body) for body in bodies))
 
 
@@ -139,7 +141,9 @@ async def test_redis_dies_and_comes_back_under_load_and_no_request_fails(
             running = True
 
             async def load(service: Service, caller: int) -> None:
-                async with httpx.AsyncClient(base_url=service.url, timeout=30) as client:
+                async with httpx.AsyncClient(
+                    base_url=service.url, timeout=30, verify=NO_CERTIFICATES
+                ) as client:
                     number = 0
                     while running:
                         number += 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.plugins.service import Service, free_port, running_service
+from tests.plugins.service import NO_CERTIFICATES, Service, free_port, running_service
 
 DECLARED = """\
 programs:
@@ -20,7 +20,9 @@ COUNT = 30
 
 def scraped(service: Service) -> str:
     # A connection each, so that every process answers in turn.
-    return httpx.get(f"{service.url}/metrics", headers={"connection": "close"}, timeout=30).text
+    return httpx.get(
+        f"{service.url}/metrics", headers={"connection": "close"}, timeout=30, verify=NO_CERTIFICATES
+    ).text
 
 
 def value(text: str, series: str) -> float | None:
@@ -29,7 +31,9 @@ def value(text: str, series: str) -> float | None:
 
 
 def alerts(service: Service) -> tuple[str, ...]:
-    answer = httpx.get(f"{service.url}/v1/alerts", headers={"connection": "close"}, timeout=30)
+    answer = httpx.get(
+        f"{service.url}/v1/alerts", headers={"connection": "close"}, timeout=30, verify=NO_CERTIFICATES
+    )
     return tuple(f"{alert['id']} {alert['rule']}" for alert in answer.json()["data"])
 
 

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from dspex.configuration.settings import Settings
 from dspex.storage.opening import open_database
 from tests.conftest_simulator import RunningSimulator
 from tests.plugins.databases import outside_loop
-from tests.plugins.service import Service, config, running_service
+from tests.plugins.service import NO_CERTIFICATES, Service, config, running_service
 from tests.streaming import ACCEPT, Seen, put_together, read, read_live
 
 PREDICT = "/v1/programs/qa/predict"
@@ -326,9 +325,7 @@ def test_with_several_processes_a_reader_may_come_back_to_any(
 
 async def _cut_off_and_come_back(url: str) -> list[list[Seen]]:
     def connection(headers: dict[str, str]) -> httpx.AsyncClient:
-        # Loading certificates would take longer than all the rest.
-        none = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        return httpx.AsyncClient(base_url=url, headers=headers, timeout=30, verify=none)
+        return httpx.AsyncClient(base_url=url, headers=headers, timeout=30, verify=NO_CERTIFICATES)
 
     async def one() -> list[Seen]:
         async with (

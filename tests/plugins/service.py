@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -32,6 +33,8 @@ from dspex.storage.opening import open_database
 from tests.plugins.databases import outside_loop
 
 START_S = 60.0
+# For clients: to load certificates, which nothing here has, takes longer than most requests.
+NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Service:
         return self.log_path.read_text(errors="replace")
 
     def client(self, **options: Any) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=30, **options)
+        return httpx.Client(base_url=self.url, timeout=30, verify=NO_CERTIFICATES, **options)
 
     def predict(self, program: str, inputs: Mapping[str, Any], **more: Any) -> httpx.Response:
         with self.client() as client:
