@@ -24,11 +24,14 @@ def in_memory(entries: int = 100, memory_bytes: int = 10**6) -> MemoryCache:
 
 
 @pytest.fixture(params=["memory", "redis", "two levels"])
-async def cache(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+async def cache(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
     if request.param == "memory":
         yield in_memory()
         return
     address, prefix = (request.getfixturevalue(name) for name in ("redis_url", "redis_prefix"))
+    # A node would rather go on without it than wait; here it is to answer, on a busy machine too.
+    monkeypatch.setattr("dspex.providers.redis.link.CONNECT_S", 20.0)
+    monkeypatch.setattr("dspex.providers.redis.link.ANSWER_S", 20.0)
     link = RedisLink(address, prefix, SystemClock())
     redis = RedisCache(link, "reply", ttl_s=60)
     if request.param == "redis":

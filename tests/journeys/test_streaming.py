@@ -34,7 +34,7 @@ PROGRAMS = """\
 - {name: cautious, model: cautious, signature: "question -> answer"}"""
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"

@@ -137,7 +137,7 @@ JSON = st.recursive(
 
 def whatever(text: str, values: dict[str, Any]) -> None:
     """Reading, checking and judging raise nothing of their own and take no time."""
-    started = time.perf_counter()
+    started = time.thread_time()
     try:
         node = parse_condition(text)
     except ConditionError as error:
@@ -146,7 +146,7 @@ def whatever(text: str, values: dict[str, Any]) -> None:
     found = mistakes_in(node, lambda names: type_from_document("Any" if names[0] == "n" else "int | None"))
     assert all(0 <= one.at < len(text) for one in found)
     assert holds(node, lambda names: (values.get(names[0]), 1)) in (True, False)
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 @settings(max_examples=300)
@@ -172,20 +172,20 @@ def test_equality_is_one(one: Any, other: Any) -> None:
 
 
 def test_large_values_are_looked_at_once() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     text = "'a' in big.list or " * 50 + "len(big.list) == 100000"
     values = {"big": {"list": [f"b{n}" for n in range(100_000)]}}
     assert holds(parse_condition(text), lambda names: (values.get(names[0]), 1))
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_the_longest_conditions_take_no_time() -> None:
-    started = time.perf_counter()
+    started = time.thread_time()
     for text in ("n in list or " * 76 + "n in list", "'a' in text and " * 60 + "yes", "n." * 499 + "n"):
         assert len(text) <= MAX_LENGTH
         values = {"n": "x", "list": ["y"] * 1000, "text": "b" * 10_000, "yes": True}
         holds(parse_condition(text), lambda names, values=values: (values.get(names[0]), 1))
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
 
 
 TYPES: dict[str, FieldType] = {
