@@ -39,6 +39,12 @@ def test_money_is_dollars_and_large_numbers_have_no_exponent(capsys: pytest.Capt
     ]
 
 
+def test_fields_are_aligned_by_those_that_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    print_fields({"id": 1, "a_long_name": None, "name": "x"}, ("id", "a_long_name", "name"))
+    print_fields({}, ("id",))
+    assert capsys.readouterr().out == "id    1\nname  x\n"
+
+
 def test_what_is_not_scored_yet_is_called_so() -> None:
     assert scores_text({"baseline_score": None, "score": 0.5}) == "not yet scored -> 0.5000"
     assert scores_text({"baseline_score": 0.25, "score": None}) == "0.2500 -> not yet scored"

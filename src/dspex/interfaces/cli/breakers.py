@@ -23,7 +23,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         url: UrlOption = None, config: ConfigOption = None, as_json: JsonOption = False
     ) -> None:
         """Each model's breaker, and its calls in flight and waiting."""
-        _print(remote(application, config, url).request("GET", "/v1/breakers")["data"], as_json)
+        _print(remote(application, config, url).listed("/v1/breakers"), as_json)
 
     @group.command("open")
     def open_breaker(
@@ -48,7 +48,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
 
 
 def _operate(node: Remote, model: str, action: str) -> dict[str, Any]:
-    return node.request("POST", f"/v1/breakers/{quote(model, safe='')}/{action}", {})
+    return node.post(f"/v1/breakers/{quote(model, safe='')}/{action}", {})
 
 
 def _print(breakers: list[dict[str, Any]], as_json: bool) -> None:

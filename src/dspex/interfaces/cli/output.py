@@ -43,10 +43,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: st
 
 def print_fields(document: Mapping[str, Any], names: Sequence[str]) -> None:
     """One line a member, aligned; members that are absent or null are left out. Those in `…usd` are dollars."""
-    width = max(len(name) for name in names)
-    for name in names:
-        if document.get(name) is not None:
-            print_text(f"{name.ljust(width)}  {cell_text(name, document[name])}")
+    there = [name for name in names if document.get(name) is not None]
+    width = max(map(len, there), default=0)
+    for name in there:
+        print_text(f"{name.ljust(width)}  {cell_text(name, document[name])}")
 
 
 def score_text(score: float | None) -> str | None:

@@ -114,7 +114,7 @@ def _with_times(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _names_a_time(name: str) -> bool:
-    return name == "at" or name.endswith(("_at", "_until"))
+    return name in ("at", "since") or name.endswith(("_at", "_until"))
 
 
 def _time(value: object) -> object:
