@@ -69,7 +69,7 @@ def print_lineage(lineage: Mapping[str, Any] | None) -> None:
         "learned from": f"{dataset['name']}@{dataset['version']}, {counted(lineage['train_rows'], 'row')}",
         "metric": metric_text(lineage["metric"]) if "metric" in lineage else None,
         "score": f"{score_text(lineage['baseline_score'])} -> {score_text(lineage['score'])} ({lineage['scored_on']})",
-        "cost_usd": lineage["cost_usd"],
+        "cost": None if lineage["cost_usd"] is None else usd_text(lineage["cost_usd"]),
         "cost per call": None if per_call is None else usd_text(per_call),
         "optimization": lineage["optimization"],
     }
