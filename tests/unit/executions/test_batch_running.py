@@ -1,6 +1,7 @@
 """What a worker makes of a batch whose database is slow, or away, when it ends."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from dspex.executions.batches import running
 from dspex.executions.batches.records import BatchItem
 from dspex.executions.batches.running import BatchHandler
-from dspex.executions.records import ExecutionFilter
+from dspex.executions.catalog import Runnable
+from dspex.executions.records import Execution, ExecutionFilter
+from dspex.executions.requests import PredictionRequest
 from dspex.jobs.lease import Lease
 from dspex.jobs.records import Job
 from dspex.jobs.worker import Worker
@@ -105,3 +108,30 @@ async def test_a_write_that_fails_in_a_way_that_nobody_foresaw_is_tried_again(
     await worker_of(node).take("default", job.id, job.turn)
     assert (await node.services.jobs.get("default", job.id)).state == "completed"
     assert await states(node, job) == ["completed"] * ITEMS
+
+
+async def test_an_answer_that_is_paid_waits_for_a_database_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(running, "AGAIN_S", 0.001)
+    node = TestNode()
+    job = await submitted(node)
+    record, run = node.executions.record, node.services.predictions.run
+    refused, ran = 0, Counter[str | None]()
+
+    async def away(execution: Execution, **options: Any) -> None:
+        nonlocal refused
+        refused += 1
+        if refused <= 20 * ITEMS:
+            raise Unavailable("The database is away.", code="database_unavailable")
+        await record(execution, **options)
+
+    async def counted(runnable: Runnable, request: PredictionRequest) -> Execution:
+        ran[request.execution_id] += 1
+        return await run(runnable, request)
+
+    monkeypatch.setattr(node.executions, "record", away)
+    monkeypatch.setattr(node.services.predictions, "run", counted)
+    await worker_of(node).take("default", job.id, job.turn)
+    assert await states(node, job) == ["completed"] * ITEMS
+    assert set(ran.values()) == {1} and len(ran) == ITEMS

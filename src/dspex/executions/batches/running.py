@@ -36,6 +36,9 @@ FLUSH = 200
 PAGE = 200
 # A key that is revoked meanwhile, or an archived program, ends the batch this much later at the latest.
 FRESH_S = 10.0
+# How long a record waits between two tries while the database is away.
+AGAIN_S = 0.5
+DATABASE_AWAY = "database_unavailable"
 # How often an item waits for a limit that passes.
 SNOOZES = 100
 
@@ -153,7 +156,9 @@ class _Batch:
             try:
                 execution = await self._predict(item, standing, keeper)
             except (Exhausted, Unavailable) as error:
-                tries += 1
+                if error.code != DATABASE_AWAY:
+                    # Nothing was asked for, and that the database is away is nobody's failure.
+                    tries += 1
                 if tries >= ATTEMPTS:
                     self._refuse(item, error)
                     return
@@ -244,5 +249,12 @@ class _Keeper:
         if not self._last and snooze_s(execution.error) is not None:
             return None
         self.kept = True
-        await self._recorder.record(execution, certain=True)
-        return execution
+        while True:
+            try:
+                await self._recorder.record(execution, certain=True)
+            except Unavailable:
+                # Its model is paid: without a record it would be asked once more.
+                await asyncio.sleep(AGAIN_S)
+                await self._run.own()
+            else:
+                return execution
