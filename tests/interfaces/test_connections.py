@@ -2,17 +2,21 @@
 
 import asyncio
 import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+from msgspec.structs import replace
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from dspex.configuration.settings import Limits, Settings
 from dspex.executions.telling import Teller
+from dspex.interfaces.rest.app import create_application
 from dspex.interfaces.rest.connections import Connection
 from dspex.interfaces.rest.exchange import WATCH_AFTER_S, CancelOnDisconnect
+from dspex.kit import collector
 from tests.interfaces.node import TestNode, mock_program, until
 
 ASK = b'{"inputs": {"question": "?"}}'
@@ -157,3 +161,16 @@ async def test_what_a_slow_request_was_leaves_with_its_answer(accept: str) -> No
             gc.set_debug(0)
             gc.garbage.clear()
         assert not left & {CancelOnDisconnect, Connection, Teller, RequestResponseCycle}
+
+
+async def test_what_a_reload_replaced_is_let_go() -> None:
+    node = TestNode()
+    async with node.client() as client:
+        assert (await client.get("/health")).status_code == 200
+    before = weakref.ref(node.application)
+    node.application = create_application(replace(node.services))
+    async with node.client() as client:
+        assert (await client.get("/health")).status_code == 200
+    # As a node does once the last request to the old one is over.
+    collector.clear_out()
+    assert before() is None

@@ -246,3 +246,5 @@ async def _retire(running: _Running) -> None:
             await asyncio.sleep(LOOK_S)
     finally:
         await running.stack.aclose()
+        del running
+        collector.clear_out()

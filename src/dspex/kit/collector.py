@@ -9,7 +9,17 @@ OLDER = 20
 
 
 def settle() -> None:
-    """Called when something large is loaded: it stays for the life of the process and is never looked at again."""
+    """Called when something large is loaded that stays: it is not looked at again, unless by `clear_out`."""
     gc.freeze()
     gc.set_threshold(YOUNG, OLDER, OLDER)
     gc.enable()
+
+
+def clear_out() -> None:
+    """Called when something large that had settled was let go, as by a reload. Halts the process for some tenths of a
+
+    second, as it looks at everything.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
