@@ -22,6 +22,7 @@ class Node(HTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status, self.body = 200, b"{}"
+        self.headers: list[tuple[str, str]] = []
         self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -34,6 +35,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.asked.append((self.command, self.path, headers, body))
         self.send_response(self.server.status)
+        for name, value in self.server.headers:
+            self.send_header(name, value)
         self.send_header("content-length", str(len(self.server.body)))
         self.end_headers()
         self.wfile.write(self.server.body)
@@ -147,3 +150,11 @@ def test_a_node_is_not_reloaded_over_http(
     said = capsys.readouterr().err
     assert "Run `dspex reload` there" in said and "SIGHUP" in said
     assert node.asked == []
+
+
+def test_the_key_follows_nobody_elsewhere(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSPEX_API_KEY", "dx_1_secret")
+    node.status, node.headers = 302, [("location", f"{node.url}/elsewhere")]
+    with pytest.raises(Unavailable, match="no DSPex node: HTTP 302"):
+        request("GET", "/v1/cache", url=node.url)
+    assert [path for _, path, _, _ in node.asked] == ["/v1/cache"]

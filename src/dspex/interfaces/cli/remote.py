@@ -186,10 +186,17 @@ def _asked(
     return http.Request(base.rstrip("/") + path, body, headers, method=method)  # noqa: S310 - checked above
 
 
+class _StayHere(http.HTTPRedirectHandler):
+    """A node redirects nobody, and the key is for nobody else."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
 @contextmanager
 def _opened(asked: http.Request, base: str, within_s: float = WITHIN_S) -> Iterator[HTTPResponse]:
     try:
-        with http.urlopen(asked, timeout=within_s) as answer:  # noqa: S310
+        with http.build_opener(_StayHere).open(asked, timeout=within_s) as answer:
             yield answer
     except HTTPError as refusal:
         raise _refused(refusal.read(), refusal.code) from None
