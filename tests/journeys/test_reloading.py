@@ -115,6 +115,17 @@ def test_a_bad_file_is_refused_whole(tmp_path: Path) -> None:
         assert service.log.count("reload_refused") == 3
 
 
+def test_several_processes_outlive_a_file_that_no_parser_reads(tmp_path: Path) -> None:
+    with running_service(tmp_path, BEFORE, "--workers", "2") as service:
+        write(tmp_path, "note: 2026-02-30")
+        service.process.send_signal(signal.SIGHUP)
+        eventually(lambda: service.log.count("reload_refused") == 2)
+        write(tmp_path, AFTER)
+        service.process.send_signal(signal.SIGHUP)
+        eventually(lambda: answer(service) == "after")
+        assert service.stop() == 0
+
+
 def test_a_file_that_is_refused_for_a_name_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"inputs": {"question": "?"}, "outputs": {}}')
     with running_service(tmp_path, BEFORE) as service, service.client() as client:

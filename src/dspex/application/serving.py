@@ -144,6 +144,9 @@ class _Supervisor(Multiprocess):
         except DspexError:
             # Each process refuses it as well, and says so to whoever asked.
             log.info("reloading", processes=len(self.processes))
+        except Exception:
+            # Whatever it was, the processes still need somebody who replaces and ends them.
+            log.exception("reload_failed")
         else:
             self._settings = settings
             hide_secrets(settings)
@@ -250,6 +253,8 @@ def _bound(host: str, port: int) -> socket.socket:
 
 def worker() -> Node:
     """One of several processes; the parent has prepared everything and read the configuration."""
+    # Until the node can reload, as in `serve`: the supervisor's handler is not handed down.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     inherit()
     stop_with_parent(int(os.environ[PARENT]))
     settings, source = from_text(os.environ[HANDED_DOWN])

@@ -53,6 +53,8 @@ DEFECT = Internal("Reloading failed by a defect; the log says more.")
 
 def work(file: Path | None, overrides: Mapping[str, Any], queues: Sequence[str]) -> None:
     """Raises DspexError when it can't start: Invalid without DBOS, or for a queue that does not exist."""
+    # Until it can reload, so that asking for it too early does not end it.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     inherit()
     wanted = [check_queue(name) for name in queues] or list(QUEUES)
     text = os.environ.pop(HANDED_DOWN, None)

@@ -107,12 +107,20 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise Invalid(
             f"There is no configuration file {path}; `dspex init` writes one.", code="no_configuration_file"
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except RecursionError:
+        raise Invalid(f"{path} can't be read: it is nested too deeply.", code="bad_configuration") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        # ValueError: of text that is no UTF-8, and of dates that no calendar has.
         raise Invalid(f"{path} can't be read: {error}", code="bad_configuration") from None
     if document is None:
         return {}
     if not isinstance(document, dict):
         raise Invalid(f"{path} must hold a mapping (models:, programs:, ...).", code="bad_configuration")
+    if strange := [name for name in document if not isinstance(name, str)]:
+        raise Invalid(
+            f"{path} has sections whose names are no text: {', '.join(map(repr, strange))}.",
+            code="bad_configuration",
+        )
     return document
 
 

@@ -250,7 +250,15 @@ def test_a_file_that_was_named_must_be_there(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("- a\n", "must hold a mapping"), ("a: [", "can't be read"), ("\x00", "can't be read")]
+    ("text", "says"),
+    [
+        ("- a\n", "must hold a mapping"),
+        ("a: [", "can't be read"),
+        ("\x00", "can't be read"),
+        ("note: 2026-02-30", "can't be read: day is out of range"),
+        ("a: " + "[" * 5000, "can't be read"),
+        ("7: x", "names are no text: 7"),
+    ],
 )
 def test_a_file_that_is_no_mapping(text: str, says: str, place: Path) -> None:
     assert says in refusal(write(place / "bad.yaml", text)).message
