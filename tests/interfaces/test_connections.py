@@ -8,14 +8,18 @@ from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from msgspec.structs import replace
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from dspex.configuration.settings import Limits, Settings
 from dspex.executions.telling import Teller
+from dspex.interfaces.rest import fastapi_routes
 from dspex.interfaces.rest.app import create_application
 from dspex.interfaces.rest.connections import Connection
 from dspex.interfaces.rest.exchange import WATCH_AFTER_S, CancelOnDisconnect
+from dspex.interfaces.rest.fastapi_routes import create_framework
+from dspex.interfaces.shared.services import Services
 from dspex.kit import collector
 from tests.interfaces.node import TestNode, mock_program, until
 
@@ -163,14 +167,20 @@ async def test_what_a_slow_request_was_leaves_with_its_answer(accept: str) -> No
         assert not left & {CancelOnDisconnect, Connection, Teller, RequestResponseCycle}
 
 
-async def test_what_a_reload_replaced_is_let_go() -> None:
+async def test_what_a_reload_replaced_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[FastAPI]] = []
+
+    def noted(services: Services) -> FastAPI:
+        framework = create_framework(services)
+        made.append(weakref.ref(framework))
+        return framework
+
+    monkeypatch.setattr(fastapi_routes, "create_framework", noted)
     node = TestNode()
-    async with node.client() as client:
-        assert (await client.get("/health")).status_code == 200
-    before = weakref.ref(node.application)
-    node.application = create_application(replace(node.services))
-    async with node.client() as client:
-        assert (await client.get("/health")).status_code == 200
+    for _ in range(2):
+        async with node.client() as client:
+            assert (await client.get("/ready")).status_code == 200
+        node.application = create_application(replace(node.services))
     # As a node does once the last request to the old one is over.
     collector.clear_out()
-    assert before() is None
+    assert [framework() is None for framework in made] == [True, False]

@@ -48,7 +48,7 @@ WITH_A_FALLBACK = """max_tokens: 1000, fallbacks: [other]}
 
 
 LOADED = re.compile(r"^import time:.*\| +([\w.]+)$", re.MULTILINE)
-# Loaded when the first of its routes is asked for, a probe for instance.
+# Loaded when the first of its routes is asked for, which /health is not: a probe may have a second of patience.
 FRAMEWORK = {"fastapi", "starlette", "rich.console"}
 
 
@@ -60,6 +60,8 @@ def test_serving_on_sqlite_imports_none_of_the_heavy_parts(
         service.stop()
     with running_service(tmp_path, declared, python=("-X", "importtime"), ready=False) as service:
         assert first_answer(service).status_code == 200
+        with service.client() as client:
+            assert client.get("/health").json()["status"] == "ok"
         assert heavy(service, FORBIDDEN | FRAMEWORK) == set()
         with service.client() as client:
             assert client.get("/ready").status_code == 200

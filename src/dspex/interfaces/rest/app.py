@@ -8,7 +8,7 @@ import structlog
 
 from dspex.access.audit import Audit
 from dspex.configuration.settings import Server
-from dspex.interfaces.rest import exchange, openai_errors
+from dspex.interfaces.rest import exchange, health, openai_errors
 from dspex.interfaces.rest.callers import PUBLIC, Callers, allow
 from dspex.interfaces.rest.dspy_cli import DspyCliRoutes
 from dspex.interfaces.rest.exchange import ClientGone, Receive, Scope, Send
@@ -16,6 +16,8 @@ from dspex.interfaces.rest.following import PATH as EVENTS
 from dspex.interfaces.rest.following import Following
 from dspex.interfaces.rest.framework import Framework
 from dspex.interfaces.rest.guard import Guard
+from dspex.interfaces.rest.health import PATH as HEALTH
+from dspex.interfaces.rest.health import HealthPage
 from dspex.interfaces.rest.metrics import PATH as METRICS
 from dspex.interfaces.rest.metrics import MetricsPage
 from dspex.interfaces.rest.predict import Predict
@@ -124,6 +126,7 @@ class Routes:
         dspy_cli: DspyCliRoutes,
         framework: Framework,
         metrics: MetricsPage,
+        health_page: HealthPage,
         metrics_port: int | None,
     ) -> None:
         self._audit = audit
@@ -133,6 +136,7 @@ class Routes:
         self._dspy_cli = dspy_cli
         self._framework = framework
         self._metrics = metrics
+        self._health = health_page
         self._metrics_port = metrics_port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,6 +151,10 @@ class Routes:
                 return
             match = _PREDICT.fullmatch(scope["path"])
             if match is None:
+                if scope["path"] == HEALTH and scope["method"] in health.METHODS:
+                    state["route"] = HEALTH
+                    await self._health(scope, send)
+                    return
                 if scope["path"] not in PUBLIC:
                     state["principal"] = await self._callers.identify(scope)
                 if scope["path"] == METRICS and self._metrics_port is None:
@@ -192,6 +200,7 @@ def create_application(services: Services) -> RestApplication:
         DspyCliRoutes(services),
         Framework(services),
         MetricsPage(observed.metrics),
+        HealthPage(services),
         settings.metrics.port,
     )
     return RestApplication(

@@ -13,6 +13,7 @@ from dspex.gateway.budgeting import periods_at
 from dspex.interfaces.rest import problems
 from dspex.interfaces.rest.documents import Document
 from dspex.interfaces.rest.forms import Label, Period
+from dspex.interfaces.rest.health import health_of
 from dspex.interfaces.rest.needs import Caller, needs
 from dspex.interfaces.rest.openapi import OpenApi
 from dspex.interfaces.shared import documents as shown
@@ -76,17 +77,7 @@ def system_router(services: Services, openapi: OpenApi) -> APIRouter:
     @router.get("/health", response_model=shown.Health)
     async def health() -> Document:
         """Whether the process answers. Asks nobody else."""
-        uptime = services.clock.now() - services.started_at
-        return Document(
-            {
-                "status": "ok",
-                "uptime_s": round(uptime.total_seconds(), 3),
-                "in_flight": services.predictions.in_flight + services.embeddings.in_flight,
-                "breakers": {
-                    model: services.breakers.state(model) for model in services.settings.models.registry
-                },
-            }
-        )
+        return Document(health_of(services))
 
     @router.head("/ready", include_in_schema=False)
     @router.get("/ready", response_model=shown.Ready)
