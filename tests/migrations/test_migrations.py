@@ -181,6 +181,12 @@ def test_an_unknown_revision_is_refused(database_url: str) -> None:
     assert is_current(database_url)
 
 
+def test_going_up_to_what_lies_behind_is_refused(database_url: str) -> None:
+    with pytest.raises(Conflict, match="say --down"):
+        upgrade(database_url, REVISIONS[0])
+    assert is_current(database_url)
+
+
 def test_many_processes_may_start_at_once(empty_database_url: str) -> None:
     command = [
         sys.executable,

@@ -44,3 +44,7 @@ def test_a_bad_script_and_a_bad_latency_are_explained(tmp_path: Path) -> None:
     assert (code, "/rules/0" in said) == (1, True)
     code, said = run_command("--latency", "soon")
     assert (code, "'soon' is no latency" in said) == (1, True)
+    code, said = run_command("--latency", "5000s")
+    assert (code, "'5000s' is not between 0 s and 3600 s" in said) == (1, True)
+    code, said = run_command("--port", "99999")
+    assert (code, "--port" in said) == (2, True)

@@ -20,7 +20,10 @@ HEAD = REVISIONS[-1]
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
-    """Raises Unavailable, or Conflict (code database_newer) for a schema this DSPex does not know."""
+    """Raises Unavailable, Conflict: database_newer for a schema this DSPex does not know, bad_revision for one that
+
+    is unknown or lies behind.
+    """
     asyncio.run(_with_sessions(database_url, lambda sessions: _move(sessions, "upgrade", revision)))
 
 
@@ -83,6 +86,13 @@ async def _move(sessions: "Sessions", direction: str, revision: str) -> None:
         # Read again under the lock: another process may have done it.
         stored = await _stored(session)
         _check_known(stored)
+        if direction == "upgrade" and stored in REVISIONS and revision in REVISIONS:
+            if REVISIONS.index(revision) < REVISIONS.index(stored):
+                raise Conflict(
+                    f"The database is at {stored}, which is past {revision}. To go back to it, and lose what is "
+                    "newer, say --down.",
+                    code="bad_revision",
+                )
         if direction == "upgrade" and stored == HEAD:
             return
         await _run(session, direction, revision)

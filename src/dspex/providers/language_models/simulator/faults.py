@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dspex.kit.errors import Invalid
 from dspex.providers.language_models.simulator.draws import Draws, digest
@@ -107,8 +107,18 @@ _LATENCY = re.compile(
 def parse_latency(text: str) -> Latency:
     """Read "500ms", "0.5s", "uniform:100ms-300ms" or "lognormal:200ms,0.5"; a bare number is seconds.
 
-    Raises Invalid for anything else, and for an interval that ends before it starts.
+    Raises Invalid for anything else, for more than an hour, and for an interval that ends before it starts.
     """
+    try:
+        return _latency(text)
+    except ValidationError as error:
+        raise Invalid(
+            f"the latency {text!r} is not between 0 s and 3600 s, or its spread not between 0 and 5",
+            code="latency_unreadable",
+        ) from error
+
+
+def _latency(text: str) -> Latency:
     found = _LATENCY.fullmatch(text.strip())
     if found is None:
         raise Invalid(
