@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest_simulator import RunningSimulator
-from tests.plugins.service import config, running_service, wait_until_ready
+from tests.plugins.commands import command
+from tests.plugins.service import config, free_port, running_service, wait_until_ready
 
 PROGRAMS = """\
 - {name: qa, signature: "question, k: int = 3 -> answer: list[str], sure: probability"}
@@ -126,6 +127,37 @@ def test_starting_twice_by_mistake_does_not_touch_the_running_node(
         assert service.predict("triage", {"text": "help"}).status_code == 200
         with service.client() as client:
             assert client.get("/v1/programs/other").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("signature", "database", "said"),
+    [
+        ("a -> b: strr", None, "dspex: Program 'qa' in the configuration: Unknown type 'strr'"),
+        ("a -> b", "postgresql://nobody@127.0.0.1:1/nope", "dspex: The database is unavailable"),
+    ],
+)
+def test_a_start_that_fails_ends_with_1_and_says_why(
+    tmp_path: Path, signature: str, database: str | None, said: str
+) -> None:
+    (tmp_path / "dspex.yaml").write_text(f"programs: [{{name: qa, signature: '{signature}'}}]")
+    environment = {} if database is None else {"DATABASE_URL": database}
+    done = command(tmp_path, "serve", "--port", str(free_port()), **environment)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_start_with_a_name_of_another_file_ends_with_1(tmp_path: Path, simulator: RunningSimulator) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    with running_service(one, config(simulator.base_url)) as service:
+        service.stop()
+    meant = "- {name: qa, signature: 'question -> reply'}"
+    (other / "dspex.yaml").write_text(config(simulator.base_url, meant))
+    done = command(other, "serve", "--port", str(free_port()), "--data-dir", str(one / ".dspex"))
+    assert done.returncode == 1
+    assert "dspex: 'qa' is declared by" in done.stderr
 
 
 def test_python_programs_do_not_touch_the_programs_of_a_service(
