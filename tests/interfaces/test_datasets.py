@@ -305,6 +305,7 @@ async def test_feedback_becomes_rows_with_their_provenance(client: httpx.AsyncCl
         "/v1/datasets/from-executions", json={"name": "none", "program": "qa", "label": "absent"}
     )
     assert (none.status_code, none.json()["code"]) == (422, "empty_dataset")
+    assert "No execution of 'qa' has feedback among those that `label` let through" in none.json()["detail"]
 
 
 @pytest.mark.parametrize(

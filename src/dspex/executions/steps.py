@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from dspex.executions import outcomes
 from dspex.executions.events import Listener, StepChanged
 from dspex.gateway.records import LanguageModelCall
+from dspex.kit import json
 from dspex.kit.clock import Clock, SystemClock
 from dspex.programs.pipelines.records import Pipeline
 
@@ -34,7 +35,7 @@ class StepRun(Struct, frozen=True):
         document: dict[str, Any] = {
             "name": self.name,
             "status": self.status,
-            "started_at": None if self.started_at is None else self.started_at.isoformat(),
+            "started_at": None if self.started_at is None else json.time_text(self.started_at),
             "duration_ms": self.duration_ms,
             "usage": outcomes.usage(own),
             "cost_usd": outcomes.cost(own) if own else 0.0,

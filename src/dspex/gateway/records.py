@@ -11,6 +11,7 @@ from msgspec.structs import fields, replace
 from dspex.access.records import Principal
 from dspex.configuration.caching import CachePolicy
 from dspex.configuration.spending import Budget, RateLimit
+from dspex.kit import json
 from dspex.kit.tracing import TraceContext
 from dspex.kit.waiting import Waiting
 
@@ -298,7 +299,7 @@ class LanguageModelCall(Struct, frozen=True):
             "provider_model": self.provider_model,
             "dialect": self.dialect,
             "adapter": self.adapter,
-            "started_at": self.started_at.isoformat(),
+            "started_at": json.time_text(self.started_at),
             "latency_ms": self.latency_ms,
             "attempt": self.attempt,
             "usage": dict(self.usage.counted()),

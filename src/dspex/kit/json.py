@@ -25,9 +25,19 @@ def dumps(value: Any, *, sort_keys: bool = False) -> bytes:
         ).encode()
 
 
+def time_text(moment: datetime) -> str:
+    """As `dumps` writes it, for documents that are kept as text."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def why_not_json(error: ValueError | RecursionError) -> str:
+    """What is wrong with a single line, and where in it; its number is for the caller to say."""
+    return f"{error.msg} (column {error.colno})" if isinstance(error, json.JSONDecodeError) else str(error)
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return time_text(value)
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 

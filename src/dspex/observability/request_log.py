@@ -83,7 +83,7 @@ def _console(
         status=status,
         duration_ms=round(duration_ms, 3),
         request_id=request_id,
-        execution_id=execution_id,
+        **({} if execution_id is None else {"execution_id": execution_id}),
         **({} if trace_id is None else {"trace_id": trace_id}),
     )
 

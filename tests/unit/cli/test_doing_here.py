@@ -2,11 +2,13 @@
 
 import asyncio
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
 from dspex.interfaces.cli import doing_here
-from dspex.interfaces.cli.doing_here import finished
+from dspex.interfaces.cli.doing_here import done_here, finished
+from dspex.interfaces.cli.waiting import Left
 from dspex.kit.errors import Unavailable
 
 
@@ -35,6 +37,14 @@ class Working:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doing_here, "LOOK_S", 0.001)
+
+
+def test_who_interrupts_before_there_is_a_job_is_told_that_nothing_is_left() -> None:
+    application = Mock()
+    application.load_settings.return_value = (None, None)
+    application.working_here.side_effect = KeyboardInterrupt
+    with pytest.raises(Left, match="stopped before anything was begun; there is nothing to resume"):
+        done_here(application, None, "eval", "default", None, AsyncMock(), None, AsyncMock())
 
 
 async def test_the_work_goes_on_while_nobody_can_look() -> None:

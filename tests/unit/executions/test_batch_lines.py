@@ -46,3 +46,9 @@ def test_a_line_is_an_object_or_a_problem_with_its_number() -> None:
         problem = read_line(7, line)
         assert isinstance(problem, Problem)
         assert (problem.pointer, problem.code) == ("/7", code)
+
+
+def test_a_bad_line_has_one_number_and_the_column() -> None:
+    problem = read_line(2, b'{"question": "x",}')
+    assert isinstance(problem, Problem)
+    assert problem.message == "line 2 is not JSON: trailing comma is not allowed (column 17)"

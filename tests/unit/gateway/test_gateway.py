@@ -100,7 +100,7 @@ async def test_a_stored_line_is_plain_json() -> None:
     await gateway(Client()).complete(request(), call)
     stored = call.calls[0].to_json()
     assert stored["usage"] == {"input_tokens": 10, "output_tokens": 2, "total_tokens": 12}
-    assert stored["started_at"].endswith("+00:00")
+    assert stored["started_at"].endswith("Z")
     assert stored["cost_usd"] == 0.25
 
 

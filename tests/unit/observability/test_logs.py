@@ -15,7 +15,7 @@ from dspex.configuration.settings import Settings
 from dspex.observability import masking
 from dspex.observability.logs import Format, configure_logs, entered, left
 from dspex.observability.masking import keep_secret, mask
-from dspex.observability.request_log import JsonLines
+from dspex.observability.request_log import JsonLines, request_log
 
 OWN_KEY = "dx_01a1fddd4bb7_Zm9vYmFyYmF6cXV4MTIzNDU2Nzg5MA"
 
@@ -119,6 +119,17 @@ def test_request_lines_mask_what_a_caller_put_into_its_id() -> None:
     JsonLines(stream)("GET", "/", 200, 1.0, f"mine-{OWN_KEY}", None, "t1")
     line = json.loads(stream.getvalue())
     assert (line["request_id"], line["trace_id"]) == ("mine-***", "t1")
+
+
+def test_a_request_without_an_execution_names_none() -> None:
+    stream = logged("console")
+    write = request_log("info", "console")
+    assert write is not None
+    write("GET", "/", 200, 1.0, "r1", None)
+    write("POST", "/v1/predict", 200, 1.0, "r2", "e1")
+    first, second = stream.getvalue().splitlines()
+    assert "r1" in first and "execution_id" not in first
+    assert "execution_id" in second
 
 
 def test_the_node_hides_every_secret_that_it_was_given(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -45,7 +45,7 @@ def read_line(number: int, line: bytes) -> dict[str, Any] | Problem:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return Problem(f"/{number}", "not_json", f"line {number} is not JSON: {error}")
+        return Problem(f"/{number}", "not_json", f"line {number} is not JSON: {json.why_not_json(error)}")
     if not isinstance(value, dict):
         return Problem(f"/{number}", "not_an_object", f"line {number} is no JSON object of inputs")
     if line.count(b"[") + line.count(b"{") > DEEP and json.nests_deeper_than(value, DEEP):

@@ -81,3 +81,27 @@ def example_of(
     }
     kept = {name: value for name, value in whole.items() if outputs is None or name in outputs}
     return Example(execution.inputs, kept, said, provenance) if kept else None
+
+
+_WANTED = {"corrections": "has a correction", "feedback": "has feedback", "all": "completed"}
+
+
+def why_none_fits(where: ExampleFilter) -> str:
+    """What a filter asks for that no execution has, and what to do about it."""
+    given = {
+        "version": where.version,
+        "since": where.since,
+        "until": where.until,
+        "min_score": where.min_score,
+        "label": where.label,
+    }
+    narrowed = [name for name, value in given.items() if value is not None]
+    if narrowed:
+        among = f" among those that {' and '.join(f'`{name}`' for name in narrowed)} let through"
+        return f"No execution of {where.program!r} {_WANTED[where.only]}{among}; ask for more."
+    if where.only == "all":
+        return f"No execution of {where.program!r} {_WANTED['all']} yet."
+    return (
+        f"No execution of {where.program!r} {_WANTED[where.only]} yet: give some with "
+        "`POST /v1/executions/ID/feedback`, or take executions without (`only: all`)."
+    )

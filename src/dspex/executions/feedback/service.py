@@ -7,7 +7,7 @@ from dspex.datasets.records import Dataset, Example, NewDataset
 from dspex.datasets.service import Datasets
 from dspex.executions.feedback.ports import FeedbackStore
 from dspex.executions.feedback.records import ExampleFilter, Feedback
-from dspex.executions.feedback.rules import check_correction, example_of
+from dspex.executions.feedback.rules import check_correction, example_of, why_none_fits
 from dspex.executions.ports import ExecutionReader
 from dspex.executions.records import Execution
 from dspex.kit.clock import Clock
@@ -85,7 +85,12 @@ class Feedbacks:
         self, project: str, new: NewDataset, where: ExampleFilter, *, limit: int
     ) -> tuple[Dataset, bool]:
         """Of the oldest `limit` executions that fit, in their order. Raises as `Datasets.create` does."""
-        return await self._datasets.append_all(project, new, self._examples(project, where, limit))
+        try:
+            return await self._datasets.append_all(project, new, self._examples(project, where, limit))
+        except Invalid as error:
+            if error.code != "empty_dataset":
+                raise
+            raise Invalid(why_none_fits(where), code="empty_dataset") from None
 
     async def _examples(self, project: str, where: ExampleFilter, limit: int) -> AsyncIterator[Example]:
         after, made = "", 0

@@ -61,7 +61,9 @@ def done_here(
         return asyncio.run(work())
     except KeyboardInterrupt:
         if known is None:
-            raise Left("stopped before it was asked for.") from None
+            raise Left(
+                "stopped before anything was begun; there is nothing to resume or to cancel."
+            ) from None
         raise interrupted(group, known, elsewhere) from None
 
 

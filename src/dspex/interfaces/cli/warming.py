@@ -115,7 +115,7 @@ def _text(line: bytes, field: str) -> str | _Bad:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return _Bad(f"is not JSON: {error}")
+        return _Bad(f"is not JSON: {json.why_not_json(error)}")
     text = value.get(field) if isinstance(value, dict) else None
     if not isinstance(text, str):
         return _Bad(f"has no text under {field!r}")

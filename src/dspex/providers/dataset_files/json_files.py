@@ -33,7 +33,7 @@ def _read(number: int, text: bytes) -> Record | Problem:
     try:
         return Record(number, json.loads(text))
     except (ValueError, RecursionError) as error:
-        return Problem(f"/{number}", "not_json", f"line {number} is not JSON: {error}")
+        return Problem(f"/{number}", "not_json", f"line {number} is not JSON: {json.why_not_json(error)}")
 
 
 def json_array(file: BinaryIO, longest: int) -> Iterator[Record | Problem]:
