@@ -88,6 +88,31 @@ async def test_bad_parameters(client: httpx.AsyncClient) -> None:
     body = {"inputs": {"question": "?"}, "parameters": {"temperature": 3, "api_key": "x"}}
     found = problem(await client.post("/v1/programs/qa/predict", json=body), 422, "invalid_parameters")
     assert {one["pointer"] for one in found["errors"]} == {"/parameters/temperature", "/parameters/api_key"}
+    body["parameters"] = {"temprature": 1, "api_key": "x"}
+    found = problem(await client.post("/v1/programs/qa/predict", json=body), 422, "invalid_parameters")
+    assert [one["message"] for one in found["errors"]] == [
+        "there is no such parameter here; did you mean 'temperature'?",
+        "there is no such parameter here; leave it out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "meant"),
+    [
+        ("/v1/programs/qa/predict", {"inputs": {}, "time_out_s": 1}, "timeout_s"),
+        ("/v1/programs/qa/predict", {"inputs": {}, "cache": {"mode": "on", "max_ages": 1}}, "max_age_s"),
+        ("/v1/predict", {"program": "qa", "input": {}, "metdata": {}}, "metadata"),
+        ("/v1/batches", {"program": "qa", "inputs": [{}], "concurency": 1}, "concurrency"),
+        ("/v1/datasets", {"name": "x", "rows": [], "descripton": ""}, "description"),
+    ],
+)
+async def test_a_misspelt_member_is_answered_with_the_one_that_was_meant(
+    client: httpx.AsyncClient, path: str, body: dict[str, Any], meant: str
+) -> None:
+    found = problem(await client.post(path, json=body), 422, "bad_request")
+    assert f"there is no such member here; did you mean {meant!r}?" in [
+        one["message"] for one in found["errors"]
+    ]
 
 
 async def test_inputs_over_their_limit(client: httpx.AsyncClient) -> None:

@@ -15,6 +15,7 @@ from dspex.configuration.dspy_cli import project as dspy_cli
 from dspex.configuration.models import option_advice, unsupported_options
 from dspex.configuration.settings import Settings
 from dspex.kit.errors import Invalid, Problem
+from dspex.kit.mistakes import mistakes
 from dspex.kit.wording import counted
 
 DEFAULT_FILE = "dspex.yaml"
@@ -125,9 +126,10 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 
 def _explained(error: ValidationError, path: Path | None) -> Invalid:
+    errors = error.errors()
     problems = [
-        Problem("/" + "/".join(str(part) for part in one["loc"]), one["type"], one["msg"])
-        for one in error.errors()
+        Problem("/" + "/".join(str(part) for part in one["loc"]), one["type"], _advice(one) or said)
+        for one, said in zip(errors, mistakes(errors, "setting", Settings.model_json_schema), strict=True)
     ]
     lines = "\n".join(f"  {problem.pointer}: {problem.message}" for problem in problems)
     return Invalid(
@@ -135,6 +137,16 @@ def _explained(error: ValidationError, path: Path | None) -> Invalid:
         code="bad_configuration",
         problems=problems,
     )
+
+
+def _advice(error: Mapping[str, Any]) -> str | None:
+    """Where more can be said than what is wrong."""
+    match error["type"], error["loc"]:
+        case "extra_forbidden", ("models", "registry", _, "api_key" | "apikey" | "key" | "token"):
+            return "keys are no settings: write `env: NAME` and put the key into that variable"
+        case "tuple_type", ("programs" | "datasets",):
+            return "must be a list, an entry `- {name: ...}` each"
+    return None
 
 
 _NO_CHAT = "{!r} is an embedding model, which writes nothing; name a chat model"

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, Validati
 from typing_extensions import TypedDict
 
 from dspex.kit.errors import Invalid, Problem
+from dspex.kit.mistakes import mistakes
 
 
 class Parameters(TypedDict, total=False):
@@ -33,9 +34,10 @@ def check_parameters(given: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         checked: dict[str, Any] = dict(_parameters.validate_python(given))
     except ValidationError as error:
+        errors = error.errors(include_url=False, include_input=False)
         problems = [
-            Problem("/" + "/".join(("parameters", *map(str, one["loc"]))), one["type"], one["msg"])
-            for one in error.errors(include_url=False, include_input=False)
+            Problem("/" + "/".join(("parameters", *map(str, one["loc"]))), one["type"], said)
+            for one, said in zip(errors, mistakes(errors, "parameter", _parameters.json_schema), strict=True)
         ]
         names = ", ".join(Parameters.__annotations__)
         raise Invalid(

@@ -1,13 +1,14 @@
 """The kinds of modules and what each may be told, checked before anything is stored."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeGuard, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dspex.configuration.pools import PoolName
 from dspex.kit.errors import Invalid, Problem
+from dspex.kit.mistakes import Schema, mistakes
 from dspex.programs.records import Module
 
 REFERENCE = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$"
@@ -107,7 +108,7 @@ def _options(module: str, expected: type[_Config], config: Mapping[str, Any]) ->
     try:
         read = expected.model_validate(dict(config))
     except ValidationError as error:
-        found = list(_problems(error))
+        found = list(_problems(error, expected.model_json_schema))
         raise Invalid(
             f"The options of {module} are wrong: {'; '.join(f'{one.pointer} {one.message}' for one in found)}.",
             code="bad_config",
@@ -123,13 +124,14 @@ def is_reference(signature: object) -> TypeGuard[str]:
     )
 
 
-def _problems(error: ValidationError) -> Iterator[Problem]:
-    for one in error.errors(include_url=False, include_input=False):
+def _problems(error: ValidationError, schema: Callable[[], Schema]) -> Iterator[Problem]:
+    errors = error.errors(include_url=False, include_input=False)
+    for one, said in zip(errors, mistakes(errors, "option", schema), strict=True):
         where = "".join(f"/{part}" for part in one["loc"])
         if where == "/reference":
             yield Problem("/module", "bad_reference", 'has to be "package.module:Class"')
         else:
-            yield Problem(f"/config{where}", one["type"], one["msg"])
+            yield Problem(f"/config{where}", one["type"], said)
 
 
 def references_of(config: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
@@ -218,7 +218,7 @@ def _form(document: dict[str, Any]) -> BatchForm:
     try:
         return BatchForm.model_validate(document)
     except ValidationError as error:
-        raise _misshapen(error) from None
+        raise _misshapen(error, BatchForm) from None
 
 
 def _of_form(form: BatchForm) -> BatchOptions:
@@ -238,7 +238,7 @@ def _of_query(request: Request) -> tuple[str, BatchOptions]:
     try:
         query = UploadQuery.model_validate(dict(request.query_params))
     except ValidationError as error:
-        raise _misshapen(error) from None
+        raise _misshapen(error, UploadQuery) from None
     return query.program, BatchOptions(
         version=query.version,
         concurrency=query.concurrency,
@@ -248,9 +248,11 @@ def _of_query(request: Request) -> tuple[str, BatchOptions]:
     )
 
 
-def _misshapen(error: ValidationError) -> Invalid:
+def _misshapen(error: ValidationError, form: type[BaseModel]) -> Invalid:
     return Invalid(
         "The request does not have the form of a batch; see `errors`.",
         code="bad_request",
-        problems=problems.problems_in(error.errors(include_url=False, include_input=False)),
+        problems=problems.problems_in(
+            error.errors(include_url=False, include_input=False), form.model_json_schema
+        ),
     )

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from dspex.access.records import Principal
@@ -156,19 +156,21 @@ def _form(document: dict[str, Any]) -> DatasetForm:
     try:
         return DatasetForm.model_validate(document)
     except ValidationError as error:
-        raise _misshapen(error) from None
+        raise _misshapen(error, DatasetForm) from None
 
 
 def _query(request: Request) -> UploadQuery:
     try:
         return UploadQuery.model_validate(dict(request.query_params))
     except ValidationError as error:
-        raise _misshapen(error) from None
+        raise _misshapen(error, UploadQuery) from None
 
 
-def _misshapen(error: ValidationError) -> Invalid:
+def _misshapen(error: ValidationError, form: type[BaseModel]) -> Invalid:
     return Invalid(
         "The request does not have the form of a dataset; see `errors`.",
         code="bad_request",
-        problems=problems.problems_in(error.errors(include_url=False, include_input=False)),
+        problems=problems.problems_in(
+            error.errors(include_url=False, include_input=False), form.model_json_schema
+        ),
     )

@@ -199,7 +199,9 @@ def _check(body: TypeAdapter[Any], document: dict[str, Any]) -> dict[str, Any]:
         raise Invalid(
             "The request does not have the form of a prediction; see `errors`.",
             code="bad_request",
-            problems=problems.problems_in(error.errors(include_url=False, include_input=False)),
+            problems=problems.problems_in(
+                error.errors(include_url=False, include_input=False), body.json_schema
+            ),
         ) from None
 
 

@@ -1,13 +1,14 @@
 """Errors as problem details (RFC 9457). The one place where a kind becomes an HTTP status."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dspex.executions.records import Execution, ExecutionError
 from dspex.interfaces.shared import presenters
 from dspex.kit import json
 from dspex.kit.errors import DspexError, Kind, Problem
+from dspex.kit.mistakes import Schema, mistakes
 from dspex.signatures.problems import pointer_to
 
 MEDIA_TYPE = "application/problem+json"
@@ -51,13 +52,6 @@ TITLES: Mapping[str, str] = {
 TITLES_BY_CODE: Mapping[str, str] = {
     "program_failed": "The program failed",
     "wrong_outputs": "The program failed",
-}
-
-
-# Where pydantic speaks of its own affairs.
-_WORDS: Mapping[str, str] = {
-    "extra_forbidden": "there is no such member here; leave it out",
-    "missing": "is needed",
 }
 
 
@@ -106,16 +100,21 @@ def _problem(
     return document
 
 
-def problems_in(errors: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    """pydantic's errors. Pointers into the body start at its root, others with /query, /path or /header."""
+def problems_in(
+    errors: Sequence[Mapping[str, Any]], schema: Callable[[], Schema] | None = None
+) -> list[Problem]:
+    """pydantic's errors. Pointers into the body start at its root, others with /query, /path or /header.
+
+    With the body's `schema` a misspelt member is answered with the one that was meant.
+    """
     found = []
-    for error in errors:
+    for error, said in zip(errors, mistakes(errors, "member", schema), strict=True):
         loc = error["loc"]
         found.append(
             Problem(
                 pointer_to("", loc[1:] if loc[:1] == ("body",) else loc),
                 error["type"],
-                _WORDS.get(error["type"]) or error["msg"],
+                said,
             )
         )
     return found
