@@ -96,6 +96,20 @@ async def test_bad_parameters(client: httpx.AsyncClient) -> None:
     ]
 
 
+async def test_an_input_beside_inputs_is_told_where_it_goes(client: httpx.AsyncClient) -> None:
+    async def told(name: str) -> list[str]:
+        body = {"question": "?", "nonsense": 1}
+        answer = await client.post(f"/v1/programs/{name}/predict", json=body)
+        return [one["message"] for one in problem(answer, 422, "bad_request")["errors"]]
+
+    nothing = "there is no such member here; leave it out"
+    assert await told("qa") == [
+        'is an input of the program: put it under `inputs`, {"inputs": {…}}',
+        nothing,
+    ]
+    assert await told("absent") == [nothing, nothing]
+
+
 @pytest.mark.parametrize(
     ("path", "body", "meant"),
     [

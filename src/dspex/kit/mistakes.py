@@ -8,6 +8,8 @@ Schema = Mapping[str, Any]
 # Looking for what was meant takes a while; whoever has more unknown names sent something else.
 LOOKED_FOR = 20
 LONGEST_NAME = 100
+# Of 1: "question" is no way to write "version" (0.67).
+ALIKE = 0.7
 _WORDS = {"missing": "is needed", "tuple_type": "must be a list", "list_type": "must be a list"}
 
 
@@ -35,7 +37,7 @@ def _nearest(schema: Schema, loc: Sequence[str | int]) -> list[str]:
         # Which branch of a union it is stands in a place too, and leads nowhere.
         here = [below for one in here for below in _below(schema, one, part)] or here
     names = [known for one in here for known in one.get("properties", ())]
-    return get_close_matches(str(name)[:LONGEST_NAME], names, 1)
+    return get_close_matches(str(name)[:LONGEST_NAME], names, 1, ALIKE)
 
 
 def _below(root: Schema, schema: Schema, part: str | int) -> Iterable[Schema]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import Any, get_args
 
+from msgspec.structs import replace
 from pydantic import TypeAdapter, ValidationError
 
 from dspex.access.records import Principal
@@ -52,7 +53,10 @@ class Predict:
             body = await exchange.read_body(scope, receive, self._limit, self._within_s)
             document = exchange.read_json(scope, body)
             key = idempotency.key_of(scope)
-            given = _check(_any_body if name is None else _program_body, document)
+            try:
+                given = _check(_any_body if name is None else _program_body, document)
+            except Invalid as error:
+                raise await self._placed(scope["state"]["principal"].project, name, error) from None
             later = in_background(exchange.header(scope, b"prefer"))
             _check_webhook(self._services.settings, given, later)
             if not later and events.wanted(exchange.header(scope, b"accept")):
@@ -79,6 +83,23 @@ class Predict:
             await _answer_later(send, execution, more, asked=later)
         else:
             await _answer(send, execution, more)
+
+    async def _placed(self, project: str, name: str | None, error: Invalid) -> Invalid:
+        """The refusal of a body; of a member that is an input of the program it says where that goes."""
+        if name is None or all(one.code != "extra_forbidden" for one in error.problems):
+            return error
+        try:
+            runnable = await self._services.predictions.runnable(project, name)
+        except DspexError:
+            # What is wrong with the program is the answer to a request that has its form.
+            return error
+        places = {f"/{field.name}" for field in runnable.signature.inputs}
+        advice = 'is an input of the program: put it under `inputs`, {"inputs": {…}}'
+        found = [
+            replace(one, message=advice) if one.code == "extra_forbidden" and one.pointer in places else one
+            for one in error.problems
+        ]
+        return Invalid(error.message, code=error.code, problems=found)
 
     async def _stream(
         self,
