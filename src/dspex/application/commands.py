@@ -48,6 +48,14 @@ class _Application:
     def without_file(self) -> bool:
         return self._loaded and self._path is None
 
+    def missing_database(self, settings: Settings) -> Path | None:
+        from dspex.storage.sqlite.file import is_sqlite, path_of
+
+        if not is_sqlite(settings.database):
+            return None
+        path = Path(path_of(settings.database)).absolute()
+        return None if path.exists() else path
+
     def open_services(self, settings: Settings) -> AbstractAsyncContextManager[Services]:
         from dspex.application.observing import hide_secrets
         from dspex.application.wiring import open_services

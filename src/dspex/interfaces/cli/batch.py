@@ -20,7 +20,7 @@ from dspex.interfaces.cli.output import (
 )
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.remote import NodeOption, Remote, named_node, segment
-from dspex.interfaces.cli.session import Operation, here_or_there
+from dspex.interfaces.cli.session import Operation, here_or_there, read_here_or_there
 from dspex.interfaces.shared import job_presenters
 from dspex.interfaces.shared.services import Services
 from dspex.jobs.records import JobFilter
@@ -98,7 +98,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> list[dict[str, Any]]:
             return node.listed("/v1/batches", limit)
 
-        found = here_or_there(application, config, named_node(url, project), here, there)
+        found = read_here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return
@@ -120,7 +120,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> dict[str, Any]:
             return node.get(_path(batch_id))
 
-        _print(here_or_there(application, config, named_node(url, project), here, there), as_json)
+        _print(read_here_or_there(application, config, named_node(url, project), here, there), as_json)
 
     @group.command()
     def cancel(

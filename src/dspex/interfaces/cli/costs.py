@@ -18,7 +18,7 @@ from dspex.interfaces.cli.output import (
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import instant, one_of
 from dspex.interfaces.cli.remote import NodeOption, Remote, named_node
-from dspex.interfaces.cli.session import here_or_there
+from dspex.interfaces.cli.session import read_here_or_there
 from dspex.interfaces.shared import operation_presenters
 from dspex.interfaces.shared.services import Services
 
@@ -53,7 +53,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> Any:
             return node.get("/costs", group_by=",".join(groups), program=program, since=start, until=end)
 
-        document = here_or_there(application, config, named_node(url, project), here, there)
+        document = read_here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(document)
             return
@@ -86,7 +86,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> list[Any]:
             return node.listed("/v1/budgets")
 
-        found = here_or_there(application, config, named_node(url, project), here, there)
+        found = read_here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return

@@ -9,7 +9,7 @@ from dspex.interfaces.cli.dataset_output import print_statistics, print_verdict
 from dspex.interfaces.cli.output import ConfigOption, JsonOption, ProjectOption, print_json, print_table
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.remote import LONG_S, NodeOption, Remote, named_node, segment
-from dspex.interfaces.cli.session import Operation, here_or_there
+from dspex.interfaces.cli.session import Operation, here_or_there, read_here_or_there
 from dspex.interfaces.shared import dataset_presenters as presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import Invalid
@@ -47,7 +47,7 @@ def add_to(group: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> Any:
             return node.post(f"{path_of(name)}/sample", _given(count=count, seed=seed, version=version))
 
-        found = here_or_there(application, config, named_node(url, project), here, there)
+        found = read_here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return
@@ -104,7 +104,7 @@ def add_to(group: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> Any:
             return node.get(f"{path_of(name)}/statistics", version=version)
 
-        found = here_or_there(application, config, named_node(url, project), here, there)
+        found = read_here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
         else:
@@ -138,7 +138,7 @@ def add_to(group: typer.Typer, application: Application) -> None:
             body = _given(program=program, signature=signature, limit=limit, version=version)
             return node.post(f"{path_of(name)}/validate", body, within_s=LONG_S)
 
-        found = here_or_there(application, config, named_node(url, project), here, there)
+        found = read_here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
         else:

@@ -33,7 +33,7 @@ from dspex.interfaces.cli.output import (
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import one_of
 from dspex.interfaces.cli.remote import JSON_LINES, NodeOption, Remote, named_node, query_of, segment
-from dspex.interfaces.cli.session import Operation, here_or_there
+from dspex.interfaces.cli.session import Operation, here_or_there, read_here_or_there
 from dspex.interfaces.shared import dataset_presenters as presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit.records import asdict
@@ -130,7 +130,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> list[Any]:
             return node.listed("/v1/datasets", kind=kind)
 
-        found = here_or_there(application, config, named_node(url, project), here, there)
+        found = read_here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return
@@ -167,7 +167,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
             return dataset, first, node.listed(f"{path_of(name)}/versions", MOST_VERSIONS)
 
         node = named_node(url, project)
-        dataset, first, versions = here_or_there(application, config, node, here, there)
+        dataset, first, versions = read_here_or_there(application, config, node, here, there)
         if as_json:
             print_json({**dataset, "first_rows": first, "versions": versions})
             return
@@ -232,6 +232,6 @@ def add_to(app: typer.Typer, application: Application) -> None:
             query = query_of({"version": version})
             return save_lines(node.download(f"{path_of(name)}/export{query}"), output)
 
-        rows = here_or_there(application, config, named_node(url, project), here, there)
+        rows = read_here_or_there(application, config, named_node(url, project), here, there)
         if output is not None:
             typer.echo(f"wrote {counted(rows, 'row')} to {output}")

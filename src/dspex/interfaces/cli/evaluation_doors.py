@@ -53,6 +53,9 @@ class Here:
     def _with(self, use: Callable[[Services], Awaitable[T]], audited: Operation | None = None) -> T:
         return with_services(self._application, self._config, use, audited)
 
+    def _look(self, use: Callable[[Services], Awaitable[T]]) -> T:
+        return with_services(self._application, self._config, use, reads=True)
+
     def get(self, evaluation_id: str) -> dict[str, Any]:
         return presenters.evaluation(
             self._with(lambda services: services.evaluations.get(self._project, evaluation_id))
@@ -62,7 +65,7 @@ class Here:
         self, program: str | None, status: EvaluationStatus | None, limit: int
     ) -> list[dict[str, Any]]:
         where = EvaluationFilter(program=program, status=status)
-        page = self._with(
+        page = self._look(
             lambda services: services.evaluations.list(self._project, where, limit=limit, cursor=None)
         )
         return [presenters.evaluation(one) for one in page.data]
@@ -87,7 +90,7 @@ class Here:
                     break
             return found
 
-        return self._with(use)
+        return self._look(use)
 
     def compare(self, a: str, b: str) -> dict[str, Any]:
         async def use(services: Services) -> dict[str, Any]:
@@ -95,7 +98,7 @@ class Here:
             other = await services.evaluations.get(self._project, b)
             return await services.evaluations.compare(one, other)
 
-        return self._with(use)
+        return self._look(use)
 
     def differences(self, a: str, b: str, limit: int) -> list[dict[str, Any]]:
         async def use(services: Services) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from dspex.interfaces.cli.output import (
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import instant, one_of
 from dspex.interfaces.cli.remote import NodeOption, Remote, named_node, segment
-from dspex.interfaces.cli.session import here_or_there
+from dspex.interfaces.cli.session import read_here_or_there
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import Missing
@@ -59,7 +59,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> list[Any]:
             return node.listed("/v1/executions", limit, **given, since=where.since, sort=sort)
 
-        found = here_or_there(application, config, named_node(url, project), here, there)
+        found = read_here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return
@@ -86,7 +86,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> Any:
             return node.get(f"/v1/executions/{segment(execution_id)}")
 
-        found = here_or_there(application, config, named_node(url, project), here, there)
+        found = read_here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return

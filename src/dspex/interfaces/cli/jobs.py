@@ -18,7 +18,7 @@ from dspex.interfaces.cli.output import (
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import one_of
 from dspex.interfaces.cli.remote import NodeOption, Remote, named_node, segment
-from dspex.interfaces.cli.session import Operation, here_or_there
+from dspex.interfaces.cli.session import Operation, here_or_there, read_here_or_there
 from dspex.interfaces.shared import job_presenters
 from dspex.interfaces.shared.services import Services
 from dspex.jobs.records import STATES, JobFilter
@@ -70,7 +70,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> list[dict[str, Any]]:
             return node.listed("/v1/jobs", limit, kind=kind, queue=queue, status=status)
 
-        found = here_or_there(application, config, named_node(url, project), here, there)
+        found = read_here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return
@@ -93,7 +93,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> dict[str, Any]:
             return node.get(_path(job_id))
 
-        _print(here_or_there(application, config, named_node(url, project), here, there), as_json)
+        _print(read_here_or_there(application, config, named_node(url, project), here, there), as_json)
 
     _add_changes(group, application)
     _add_queues(app, application)
@@ -183,7 +183,11 @@ def _add_queues(app: typer.Typer, application: Application) -> None:
             return node.listed("/v1/queues")
 
         audited = None if change is None else Operation(f"queue.{change}", queue, DEFAULT_PROJECT)
-        found = here_or_there(application, config, named_node(url, None), here, there, audited)
+        asked = named_node(url, None)
+        if audited is None:
+            found = read_here_or_there(application, config, asked, here, there)
+        else:
+            found = here_or_there(application, config, asked, here, there, audited)
         if as_json:
             print_json(found)
             return

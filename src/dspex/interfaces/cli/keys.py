@@ -26,7 +26,7 @@ from dspex.interfaces.cli.output import (
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import instant
 from dspex.interfaces.cli.remote import NodeOption, Remote, named_node, segment
-from dspex.interfaces.cli.session import here_or_there
+from dspex.interfaces.cli.session import here_or_there, read_here_or_there
 from dspex.interfaces.shared import operation_presenters
 from dspex.interfaces.shared.services import Services
 from dspex.kit.errors import Invalid
@@ -110,7 +110,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> list[Any]:
             return node.listed("/v1/keys", MOST_KEYS)
 
-        found = here_or_there(application, config, named_node(url, project), here, there)
+        found = read_here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return
@@ -134,7 +134,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> Any:
             return node.get(_path(key_id))
 
-        _print(here_or_there(application, config, named_node(url, project), here, there), as_json)
+        _print(read_here_or_there(application, config, named_node(url, project), here, there), as_json)
 
     @group.command()
     def rotate(

@@ -57,13 +57,16 @@ class Here:
     def _with(self, use: Callable[[Services], Awaitable[T]], audited: Operation | None = None) -> T:
         return with_services(self._application, self._config, use, audited)
 
+    def _look(self, use: Callable[[Services], Awaitable[T]]) -> T:
+        return with_services(self._application, self._config, use, reads=True)
+
     def get(self, optimization_id: str) -> dict[str, Any]:
-        found = self._with(lambda services: services.optimizations.get(self._project, optimization_id))
+        found = self._look(lambda services: services.optimizations.get(self._project, optimization_id))
         return dict(presenters.whole_optimization(found))
 
     def newest(self, program: str | None, status: Any, limit: int) -> list[dict[str, Any]]:
         where = OptimizationFilter(program=program, state=status)
-        page = self._with(
+        page = self._look(
             lambda services: services.optimizations.list(self._project, where, limit=limit, cursor=None)
         )
         return [dict(presenters.optimization(one)) for one in page.data]

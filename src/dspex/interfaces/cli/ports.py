@@ -60,6 +60,10 @@ class Application(Protocol):
         """Whether settings were loaded, and no configuration file was given or found."""
         ...
 
+    def missing_database(self, settings: Settings) -> Path | None:
+        """The absolute path of the settings' database file when there is none; None for one that is a server."""
+        ...
+
     def open_services(self, settings: Settings) -> AbstractAsyncContextManager[Services]:
         """The services of a short-lived node, on the same database as the server."""
         ...

@@ -13,7 +13,7 @@ from dspex.interfaces.cli.output import ConfigOption, JsonOption, ProjectOption,
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.program_output import print_program, print_version
 from dspex.interfaces.cli.remote import NodeOption, Remote, named_node, segment
-from dspex.interfaces.cli.session import here_or_there
+from dspex.interfaces.cli.session import read_here_or_there
 from dspex.interfaces.shared import evaluation_presenters, presenters
 from dspex.interfaces.shared.services import Services
 from dspex.programs.records import Program
@@ -49,7 +49,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> list[Any]:
             return node.listed("/v1/programs", MOST_PROGRAMS, include_archived=archived)
 
-        found = here_or_there(application, config, named_node(url, project), here, there)
+        found = read_here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return
@@ -74,7 +74,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         """One program and its versions, or one version: how it was made, and what evaluations say of it."""
         node = named_node(url, project)
         if version is not None:
-            found, evaluations = here_or_there(
+            found, evaluations = read_here_or_there(
                 application,
                 config,
                 node,
@@ -96,7 +96,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
             path = _path(name)
             return node.get(path), node.listed(f"{path}/versions", MOST_VERSIONS)
 
-        program, versions = here_or_there(application, config, node, here, there)
+        program, versions = read_here_or_there(application, config, node, here, there)
         if as_json:
             print_json({**program, "versions": versions})
         else:
@@ -122,7 +122,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> Any:
             return node.get(f"{_path(name)}/diff", **{"from": before, "to": after})
 
-        print_json(here_or_there(application, config, named_node(url, project), here, there))
+        print_json(read_here_or_there(application, config, named_node(url, project), here, there))
 
     @group.command()
     def stats(
@@ -144,7 +144,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> Any:
             return node.get(f"{_path(name)}/stats", version=version)
 
-        print_json(here_or_there(application, config, named_node(url, project), here, there))
+        print_json(read_here_or_there(application, config, named_node(url, project), here, there))
 
     program_changes.add_to(group, application)
 

@@ -9,7 +9,7 @@ from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import ConfigOption, JsonOption, ProjectOption, print_json, print_table
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.remote import NodeOption, Remote, named_node, segment
-from dspex.interfaces.cli.session import here_or_there
+from dspex.interfaces.cli.session import read_here_or_there
 from dspex.interfaces.shared import presenters
 from dspex.interfaces.shared.services import Services
 from dspex.signatures.document import parse_signature, signature_to_document
@@ -57,7 +57,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> list[Any]:
             return node.listed("/v1/signatures", MOST)
 
-        found = here_or_there(application, config, named_node(url, project), here, there)
+        found = read_here_or_there(application, config, named_node(url, project), here, there)
         if as_json:
             print_json(found)
             return
@@ -82,4 +82,4 @@ def add_to(app: typer.Typer, application: Application) -> None:
         def there(node: Remote) -> Any:
             return node.get(f"/v1/signatures/{segment(name)}", version=version)
 
-        print_json(here_or_there(application, config, named_node(url, project), here, there))
+        print_json(read_here_or_there(application, config, named_node(url, project), here, there))
