@@ -610,3 +610,16 @@ def dir_of_module() -> list[str]:
 def test_signatures_of_the_whole_read_back() -> None:
     definition = define([CLASSIFY, REPLY])
     assert signature_from_document(definition.signature).outputs[0].name == "answer"
+
+
+def test_a_condition_is_told_together_with_the_wires() -> None:
+    steps = [
+        {"name": "a", "signature": "x -> kind: Literal['bug', 'idea']", "inputs": {"x": "tickt"}},
+        {"name": "b", "signature": "ticket -> reply", "when": "a.kind == 'bugs'"},
+        {"name": "c", "signature": "ticket -> reply", "when": "a.kind == null or b.reply == null"},
+    ]
+    found = refused(steps, {"reply": ["b.reply", "c.reply"]}, inputs="ticket")
+    assert [(one.pointer, one.code) for one in found] == [
+        ("/pipeline/steps/0/inputs/x", "unknown_field"),
+        ("/pipeline/steps/1/when", "bad_condition"),
+    ]

@@ -67,6 +67,11 @@ class Wiring:
             self._check_types()
             self._check_conditions()
             self._check_used()
+        elif self._inputs is not None and all(draft.answers is not None for draft in drafts):
+            # Told together with the wires. Which steps may be skipped is not known: as if each could be, so that
+            # only what is wrong for certain is told.
+            self._absent = set(self._drafts)
+            self._check_conditions()
 
     def pipeline(self) -> Pipeline:
         """Once there are no problems, here and in the drafts."""
