@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import dspy
@@ -134,3 +135,27 @@ def test_a_command_of_this_database_alone_says_that_it_is_not_the_node_that_is_n
     assert done.returncode == 0
     assert "DSPEX_URL is set, but this command works on the database" in done.stderr
     assert "DSPEX_URL" not in command(tmp_path, "run", "q -> a", "q=1").stderr
+
+
+def test_a_module_that_can_not_be_imported_is_told_before_and_after_a_start(tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text("import dspy\n\nclass Triage(dspy.Module)\n    pass\n")
+    programs = """
+        programs:
+          - {name: triage, module: "broken:Triage"}
+          - {name: plain, signature: "question -> answer", budget: {usd: 20}}
+          - name: two
+            pipeline: {inputs: x, outputs: {z: a.z}, steps: [{name: a, signature: "y, x -> z", inputs: {x: xx}}]}
+        """
+    (tmp_path / "dspex.yaml").write_text(textwrap.dedent(programs))
+    findings = json.loads(dspex(tmp_path, "doctor", "--json", status=1).stdout)
+    failed = {one["subject"]: one["detail"] for one in findings if one["state"] == "failed"}
+    assert "SyntaxError: expected ':' (broken.py, line 3)" in failed["program triage"]
+    assert "price of the model 'simulator'" in failed["program plain"]
+    assert "/pipeline/steps/0/inputs/x" in failed["program two"]
+    assert "/pipeline/steps/0/inputs/y" in failed["program two"]
+    (tmp_path / "dspex.yaml").write_text('programs: [{name: triage, module: "broken:Triage"}]\n')
+    with running_service(tmp_path, None, environment={"DSPEX_LOG_FORMAT": "console"}) as service:
+        assert "triage (not ready: It can't be built: SyntaxError: expected ':'" in service.log
+        shown = dspex(tmp_path, "programs", "show", "triage").stdout
+        assert "version 1: It can't be built: SyntaxError" in shown
+        assert "dspex programs initialize triage --version 1" in shown

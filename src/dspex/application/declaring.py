@@ -1,6 +1,6 @@
 """Programs of the configuration file become programs of the database: the file owns what it declares."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ from dspex.programs.service import ProgramService
 from dspex.providers.python_code import code_digest
 
 log = structlog.get_logger(__name__)
+# Why the file's version of a program can't run, by the program's name.
+NotReady = Mapping[str, str]
 
 
 class Wanted(Struct, frozen=True):
@@ -60,7 +62,7 @@ async def check(
 
 async def declare(
     programs: ProgramService, wanted: Sequence[Wanted], project: str, origin: Origin, audit: Audit
-) -> None:
+) -> NotReady:
     """Registers, initializes and deploys what the file declares; archives what it no longer does.
 
     What another file declared stays as it is, and is warned of; where that one is still there and means something
@@ -69,7 +71,7 @@ async def declare(
     Whatever answers in any project and was compiled by other releases only is compiled for this one, and all new
     versions with it. A version is deployed when the file asks for another one than last time; what an operator
     deployed since stays. What can't be initialized is logged with its reason and does not stop the others, nor the
-    version of it that is deployed already.
+    version of it that is deployed already; of the file's programs those are returned.
     """
     author = Author(project, FILE)
     declared = [
@@ -90,11 +92,12 @@ async def declare(
             version=version.number,
             reason=version.error,
         )
-    not_ready = {version.id for version in unready}
+    reasons = {version.id: version.error or "" for version in unready}
     for program, version in declared:
         current = done.get(version.id, version)
-        if current.id not in not_ready and program.deployed_version_id != current.id:
+        if current.id not in reasons and program.deployed_version_id != current.id:
             await _deploy_awaited(programs, audit, author, program, current)
+    return {program.name: reasons[version.id] for program, version in declared if version.id in reasons}
 
 
 async def with_document(

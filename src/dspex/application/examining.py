@@ -9,14 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from dspex.application.declaring import definition_of, signatures_in_python
+from dspex.application.examining_programs import examine_programs
 from dspex.application.model_keys import without_key
 from dspex.configuration.loading import load_settings
 from dspex.configuration.settings import Settings
 from dspex.interfaces.cli.ports import Finding
 from dspex.kit.errors import DspexError
 from dspex.providers.compiler import SubprocessCompiler
-from dspex.providers.python_code import code_digest
 
 _LEAST_PYTHON = (3, 11)
 _LEAST_FREE_MIB = 500
@@ -28,14 +27,14 @@ def examine(file: Path | None) -> list[Finding]:
     try:
         settings, path = load_settings(file)
     except DspexError as error:
-        return [*findings, Finding("configuration", "failed", error.message)]
+        return [*findings, Finding("configuration", "failed", str(error))]
     findings.append(
         Finding("configuration", "ok", str(path) if path else "no dspex.yaml: the defaults apply")
     )
     looks: tuple[tuple[str, Callable[[], Iterable[Finding]]], ...] = (
         ("dspy-cli project", lambda: _dspy_cli(settings)),
         ("models", lambda: _models(settings)),
-        ("programs", lambda: _programs(settings, path.parent if path else Path())),
+        ("programs", lambda: examine_programs(settings, path.parent if path else Path())),
         ("data directory", lambda: [_disk(settings)]),
         ("port", lambda: [_port(settings)]),
         ("compiler", lambda: [_compiler(settings)]),
@@ -80,20 +79,6 @@ def _models(settings: Settings) -> Iterator[Finding]:
             yield Finding(subject, "failed", f"{' or '.join(names)} is not set", advice)
         else:
             yield Finding(subject, "ok", model.model)
-
-
-def _programs(settings: Settings, directory: Path) -> Iterator[Finding]:
-    for entry in settings.programs:
-        try:
-            if classes := signatures_in_python(entry):
-                # A start reads them in a worker; that they are there is all that can be said without.
-                code_digest(classes, settings.code_roots)
-            else:
-                definition_of(entry, settings, directory)
-        except DspexError as error:
-            yield Finding(f"program {entry.name}", "failed", error.message)
-        else:
-            yield Finding(f"program {entry.name}", "ok", entry.module)
 
 
 def _disk(settings: Settings) -> Finding:

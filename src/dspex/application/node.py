@@ -12,6 +12,7 @@ import structlog
 from msgspec import Struct
 
 from dspex.access.records import CLI, DEFAULT_PROJECT, LOCAL, Author
+from dspex.application.declaring import NotReady
 from dspex.application.foundation import Foundation, open_foundation
 from dspex.application.hardening import keep_descriptors
 from dspex.application.model_keys import warn_of_missing_keys
@@ -19,6 +20,7 @@ from dspex.application.observing import hide_secrets
 from dspex.application.origin import origin_of
 from dspex.application.preparing import declare_file, prepare
 from dspex.application.source import Source, to_text
+from dspex.application.unpriced import warn_of_unpriced_budgets
 from dspex.application.wiring import services_on
 from dspex.application.work_processes import WorkProcesses
 from dspex.application.working_names import JOBS_WAIT
@@ -74,6 +76,7 @@ class Node:
         workers = 0 if ask_parent else settings.jobs.workers
         self._work = WorkProcesses(workers, lambda: to_text(self._now(), source))
         self.failure: DspexError | None = None
+        self.not_ready: NotReady = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -113,7 +116,9 @@ class Node:
         )
         self._running = await self._built(self._foundation, self._settings)
         if self._prepare:
-            await prepare(self._foundation, self._settings, origin_of(self._source, self._settings))
+            self.not_ready = await prepare(
+                self._foundation, self._settings, origin_of(self._source, self._settings)
+            )
         self._foundation.signals.on(RELOAD, self._asked_to_reload)
         self._foundation.signals.on(JOBS_WAITING, lambda _: self._ask_for_workers())
         self._begin(self._tend_workers(self._foundation))
@@ -192,6 +197,7 @@ class Node:
         if not self._ask_parent:
             # Else the parent says so, once for all processes.
             warn_of_missing_keys(settings)
+            warn_of_unpriced_budgets(settings)
         self._begin(_retire(before))
         foundation.gateway.lanes.renew(settings.models.registry)
         for alias in changed_models(before.settings, settings):

@@ -3,7 +3,7 @@
 import sys
 
 from dspex.access.records import DEFAULT_PROJECT, LOCAL, Author
-from dspex.application.declaring import check, declare
+from dspex.application.declaring import NotReady, check, declare
 from dspex.application.foundation import Foundation
 from dspex.application.origin import Origin
 from dspex.application.seldom import declare_datasets
@@ -22,7 +22,7 @@ Lost it? On this machine `dspex keys create NAME --role admin` makes another, `d
 """
 
 
-async def declare_file(foundation: Foundation, settings: Settings, origin: Origin) -> None:
+async def declare_file(foundation: Foundation, settings: Settings, origin: Origin) -> NotReady:
     """Its programs and datasets. Nothing is changed by a file whose programs are refused.
 
     Raises what `check`, `declare` and `declare_datasets` do.
@@ -31,14 +31,15 @@ async def declare_file(foundation: Foundation, settings: Settings, origin: Origi
     wanted = await check(programs, foundation.python_signatures, settings, DEFAULT_PROJECT, origin)
     # Before the programs: a version of a dataset more changes nobody's answers, should another dataset be refused.
     await declare_datasets(foundation, settings, origin.directory)
-    await declare(programs, wanted, DEFAULT_PROJECT, origin, foundation.audit)
+    return await declare(programs, wanted, DEFAULT_PROJECT, origin, foundation.audit)
 
 
-async def prepare(foundation: Foundation, settings: Settings, origin: Origin) -> None:
+async def prepare(foundation: Foundation, settings: Settings, origin: Origin) -> NotReady:
     """Raises what `declare_file` does, and Unavailable."""
-    await declare_file(foundation, settings, origin)
+    not_ready = await declare_file(foundation, settings, origin)
     if settings.asks_for_keys:
         await _make_first_key(foundation)
+    return not_ready
 
 
 async def _make_first_key(foundation: Foundation) -> None:

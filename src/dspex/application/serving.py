@@ -16,6 +16,7 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from dspex.application.banner import announce
+from dspex.application.declaring import NotReady
 from dspex.application.foundation import open_foundation
 from dspex.application.hardening import forbid_inspection, stop_with_parent
 from dspex.application.inheritance import Environment, Inheritance, inherit
@@ -26,6 +27,7 @@ from dspex.application.origin import origin_of
 from dspex.application.pool_users import check_pool_users
 from dspex.application.preparing import prepare
 from dspex.application.source import Source, from_text, opened, to_text
+from dspex.application.unpriced import warn_of_unpriced_budgets
 from dspex.application.work_processes import WorkProcesses
 from dspex.application.working_names import HANDED_DOWN, JOBS_WAIT, PARENT
 from dspex.configuration.reloading import reloaded
@@ -54,7 +56,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             bound = [one for server in self.servers for one in server.sockets]
-            announce(self._settings, port=bound[0].getsockname()[1])
+            announce(self._settings, self._node.not_ready, port=bound[0].getsockname()[1])
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -151,6 +153,7 @@ class _Supervisor(Multiprocess):
             self._settings = settings
             hide_secrets(settings)
             warn_of_missing_keys(settings)
+            warn_of_unpriced_budgets(settings)
             log.info("reloading", processes=len(self.processes), needs_restart=waiting)
         self._hand_down()
         for process in self.processes:
@@ -183,6 +186,7 @@ def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
     hide_secrets(settings)
     configure_logs(settings.log_level, settings.log_format)
     warn_of_missing_keys(settings)
+    warn_of_unpriced_budgets(settings)
     check_pool_users(settings, source)
     options: dict[str, Any] = {
         "log_config": None,
@@ -202,9 +206,9 @@ def serve(file: Path | None, overrides: Mapping[str, Any]) -> None:
         if settings.server.workers == 1:
             _serve_alone(Node(settings, source, prepare=True), settings, sockets, options)
             return
-        asyncio.run(_prepare(settings, source))
+        not_ready = asyncio.run(_prepare(settings, source))
         metrics = make_metrics_directory(settings)
-        announce(settings, port=port)
+        announce(settings, not_ready, port=port)
         config = uvicorn.Config(
             "dspex.application.serving:worker", factory=True, workers=settings.server.workers, **options
         )
@@ -263,6 +267,6 @@ def worker() -> Node:
     return Node(settings, source, prepare=False, ask_parent=True)
 
 
-async def _prepare(settings: Settings, source: Source) -> None:
+async def _prepare(settings: Settings, source: Source) -> NotReady:
     async with open_foundation(settings) as foundation:
-        await prepare(foundation, settings, origin_of(source, settings))
+        return await prepare(foundation, settings, origin_of(source, settings))

@@ -14,3 +14,9 @@ def usd_text(amount: float) -> str:
 def counted(number: int, noun: str) -> str:
     """Such as 1 row, and 2 rows."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def shortened(text: str, most: int) -> str:
+    """The first line, of `most` characters at most."""
+    line = text.strip().partition("\n")[0]
+    return line if len(line) <= most else f"{line[: most - 1]}…"

@@ -42,7 +42,8 @@ def add_to(app: typer.Typer, application: Application) -> None:
         else:
             for finding in findings:
                 mark, colour = _MARKS[finding.state]
-                typer.echo(f"{typer.style(mark, fg=colour)}  {finding.subject}: {finding.detail}")
+                detail = finding.detail.replace("\n", "\n      ")
+                typer.echo(f"{typer.style(mark, fg=colour)}  {finding.subject}: {detail}")
                 if finding.advice:
                     typer.echo(f"      {finding.advice}")
         raise typer.Exit(1 if any(finding.state == "failed" for finding in findings) else 0)

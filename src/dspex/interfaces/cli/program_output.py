@@ -6,10 +6,12 @@ from typing import Any
 import typer
 
 from dspex.interfaces.cli.evaluation_output import metric_text
-from dspex.interfaces.cli.output import print_fields, print_table, score_text
-from dspex.kit.wording import counted, usd_text
+from dspex.interfaces.cli.output import print_fields, print_table, print_text, score_text
+from dspex.kit.wording import counted, shortened, usd_text
 
 _RUNS = ("module", "adapter", "model", "executor", "executor_reason", "error")
+# Characters of a reason; the version alone has all of it.
+_REASON = 160
 
 
 def print_program(program: Mapping[str, Any], versions: Sequence[Mapping[str, Any]]) -> None:
@@ -27,6 +29,14 @@ def print_program(program: Mapping[str, Any], versions: Sequence[Mapping[str, An
         for one in versions
     ]
     print_table(("version", "status", "score", "digest", "created_at"), rows, "No versions.")
+    for one in versions:
+        if one["error"]:
+            print_text(f"version {one['version']}: {shortened(one['error'], _REASON)}")
+    if versions and versions[0]["status"] == "error":
+        name, number = program["name"], versions[0]["version"]
+        print_text(
+            f"Mend it and `dspex reload`, or `dspex programs initialize {name} --version {number}` to try it as it is."
+        )
 
 
 def print_version(version: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> None:
