@@ -12,9 +12,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
     @app.command()
     def simulator(
         host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-        port: Annotated[
-            int, typer.Option(help="The port to listen on; 0 takes a free one.", min=0, max=65535)
-        ] = 9300,
+        port: Annotated[int, typer.Option(help="The port to listen on; 0 takes a free one.")] = 9300,
         latency: Annotated[
             str, typer.Option(help="500ms, uniform:100ms-300ms, or lognormal:200ms,0.5")
         ] = "0ms",

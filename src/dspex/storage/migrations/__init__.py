@@ -86,16 +86,19 @@ async def _move(sessions: "Sessions", direction: str, revision: str) -> None:
         # Read again under the lock: another process may have done it.
         stored = await _stored(session)
         _check_known(stored)
-        if direction == "upgrade" and stored in REVISIONS and revision in REVISIONS:
-            if REVISIONS.index(revision) < REVISIONS.index(stored):
-                raise Conflict(
-                    f"The database is at {stored}, which is past {revision}. To go back to it, and lose what is "
-                    "newer, say --down.",
-                    code="bad_revision",
-                )
+        if direction == "upgrade" and _is_before(revision, stored):
+            raise Conflict(
+                f"The database is at {stored}, which is past {revision}. To go back to it, and lose what is "
+                "newer, say --down.",
+                code="bad_revision",
+            )
         if direction == "upgrade" and stored == HEAD:
             return
         await _run(session, direction, revision)
+
+
+def _is_before(revision: str, stored: str | None) -> bool:
+    return stored is not None and revision in REVISIONS[: REVISIONS.index(stored)]
 
 
 async def _run(session: "WriteSession", direction: str, revision: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from dspex.kit.errors import Unavailable
+from dspex.kit.errors import Invalid, Unavailable
 from dspex.providers.language_models.simulator.app import SimulatorApp
 from dspex.providers.language_models.simulator.engine import Simulator, SimulatorOptions
 
@@ -72,6 +72,11 @@ def _is_loopback(bound: socket.socket) -> bool:
 
 
 def _bind(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65_535:
+        # What resolves addresses would take a part of the number.
+        raise Invalid(
+            f"{port} is no port; choose a --port up to 65535, or 0 for a free one", code="bad_argument"
+        )
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
