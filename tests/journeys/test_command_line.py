@@ -36,6 +36,8 @@ def test_a_signature_runs_without_a_server(tmp_path: Path) -> None:
         (("run", "q: int -> a", "q=x"), "must be an integer"),
         (("run", "q -> a", "q=1", "--stream", "--json"), "give one of them"),
         (("run", "q -> a", "nonsense"), "write name=value"),
+        (("run", "question", "question=a"), "no program 'question', and a signature is written with '->'"),
+        (("run", "qa", "question=a", "--module", "predict"), "a program has its own"),
         (("run", "q -> a", "q=1", "--module", "react"), "predict or chain_of_thought"),
         (("run", "q -> a", "q=1", "--model", "none"), "There is no model 'none'"),
         (("programs", "show", "none"), "There is no program 'none'"),
@@ -50,6 +52,26 @@ def test_a_signature_runs_without_a_server(tmp_path: Path) -> None:
 def test_mistakes_are_told_in_a_line_or_two(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
     done = dspex(tmp_path, *arguments, status=1)
     assert said in done.stderr
+
+
+def test_a_program_runs_by_its_name_before_and_after_it_was_served(
+    tmp_path: Path, simulator: RunningSimulator
+) -> None:
+    program = "- {name: qa, signature: 'question, k: int -> answer'}"
+    (tmp_path / "dspex.yaml").write_text(config(simulator.base_url, program))
+    declared = json.loads(dspex(tmp_path, "run", "qa", "question=7", "k=3", "--json").stdout)
+    assert (declared["program"], declared["version"], declared["status"]) == ("qa", None, "completed")
+    streamed = dspex(tmp_path, "run", "qa", "question=7", "k=3", "--stream").stdout
+    assert streamed == f"answer:\n{declared['outputs']['answer']}\n"
+    assert (
+        "/inputs/k: must be an integer" in dspex(tmp_path, "run", "qa", "question=7", "k=x", status=1).stderr
+    )
+    with running_service(tmp_path, None):
+        pass
+    served = json.loads(dspex(tmp_path, "run", "qa", "question=7", "k=3", "--json").stdout)
+    assert (served["version"], served["outputs"]) == (1, declared["outputs"])
+    listed = json.loads(dspex(tmp_path, "executions", "list", "--json").stdout)
+    assert {one["program"] for one in listed} == {"qa"}
 
 
 def test_a_new_project_serves_and_tests_itself(tmp_path: Path) -> None:

@@ -2,22 +2,22 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from msgspec.structs import replace
 
 from dspex.access.records import LOCAL_OPERATOR, Principal
-from dspex.configuration.settings import Settings
 from dspex.executions.records import Execution
 from dspex.executions.requests import PredictionRequest
 from dspex.interfaces.cli.batch_output import Output, Summary, appending, read_done, read_inputs, write_all
 from dspex.interfaces.cli.batch_progress import Tell, showing
 from dspex.interfaces.cli.ports import Application
+from dspex.interfaces.cli.program_here import program_here
 from dspex.interfaces.shared import job_presenters
-from dspex.interfaces.shared.services import Services
 from dspex.kit import json
-from dspex.kit.errors import Exhausted, Invalid, Missing
+from dspex.kit.errors import Exhausted, Invalid
 from dspex.kit.ids import new_id
 from dspex.kit.records import asdict
 
@@ -52,7 +52,8 @@ def run(
 
     async def work() -> None:
         async with application.open_services(settings) as services:
-            predict = await _predict(application, settings, services, program, version, operator)
+            runnable = await program_here(application, services, project, program, version)
+            predict = partial(services.predictions.run, runnable)
             at_once = min(concurrency or settings.jobs.batch.concurrency, len(left))
             await _all(program, left, predict, operator, at_once, lines, summary, tell)
 
@@ -61,25 +62,6 @@ def run(
             asyncio.run(work())
     write_all(output, done)
     return summary
-
-
-async def _predict(
-    application: Application,
-    settings: Settings,
-    services: Services,
-    program: str,
-    version: int | None,
-    operator: Principal,
-) -> Predict:
-    """The program of the database; one that is only in the file as yet is run as the file has it."""
-    try:
-        runnable = await services.predictions.runnable(operator.project, program, version=version)
-    except Missing:
-        declared = None if version is not None else application.definition(settings, program)
-        if declared is None:
-            raise
-        return lambda request: services.predictions.defined(program, *declared, request)
-    return lambda request: services.predictions.run(runnable, request)
 
 
 async def _all(
