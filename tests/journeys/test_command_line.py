@@ -59,6 +59,13 @@ def test_a_program_runs_by_its_name_before_and_after_it_was_served(
 ) -> None:
     program = "- {name: qa, signature: 'question, k: int -> answer'}"
     (tmp_path / "dspex.yaml").write_text(config(simulator.base_url, program))
+    assert "comes with the next `dspex serve`: qa." in dspex(tmp_path, "programs", "list").stdout
+    for command_of_one in (("programs", "show"), ("deploy",), ("rollback",)):
+        refused = dspex(tmp_path, *command_of_one, "qa", status=1).stderr
+        assert (
+            "The file declares 'qa', but it was not served yet: it comes with the first `dspex serve`"
+            in refused
+        )
     declared = json.loads(dspex(tmp_path, "run", "qa", "question=7", "k=3", "--json").stdout)
     assert (declared["program"], declared["version"], declared["status"]) == ("qa", None, "completed")
     streamed = dspex(tmp_path, "run", "qa", "question=7", "k=3", "--stream").stdout

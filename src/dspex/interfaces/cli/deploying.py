@@ -11,6 +11,7 @@ from dspex.access.records import CLI, DEFAULT_PROJECT, Author
 from dspex.access.rules import check_project
 from dspex.interfaces.cli.output import ConfigOption, JsonOption, ProjectOption, print_json, score_text
 from dspex.interfaces.cli.ports import Application
+from dspex.interfaces.cli.program_here import known_program
 from dspex.interfaces.cli.remote import LONG_S, NodeOption, Remote, named_node, segment
 from dspex.interfaces.cli.session import here_or_there
 from dspex.interfaces.shared.gates import deployed
@@ -83,7 +84,7 @@ def deployed_version(
         details = {**wanted, "force": force}
         author = Author(check_project(project), CLI)
         async with services.audit.operation(author, "program.deploy", name, **details) as told:
-            program = _as_declared(application, services, await services.programs.get(project, name))
+            program = _as_declared(application, services, await known_program(services, project, name))
             done = await deployed(services, program, version, evaluation, force=force)
             told |= {"version": done.version.number, "before": done.before}
             measured = None if done.measured is None else asdict(done.measured)
@@ -105,7 +106,7 @@ def rolled_back(
     async def here(services: Services) -> int:
         author = Author(check_project(project), CLI)
         async with services.audit.operation(author, "program.rollback", name) as told:
-            program = await services.programs.get(project, name)
+            program = await known_program(services, project, name)
             told["before"] = await services.programs.number_deployed(program)
             _, back = await services.programs.rollback(program)
             told["version"] = back.number

@@ -17,6 +17,7 @@ from dspex.interfaces.cli.deploying import (
 )
 from dspex.interfaces.cli.output import ConfigOption, ProjectOption, print_json
 from dspex.interfaces.cli.ports import Application
+from dspex.interfaces.cli.program_here import known_program
 from dspex.interfaces.cli.remote import LONG_S, NodeOption, Remote, named_node, segment
 from dspex.interfaces.cli.session import Operation, here_or_there
 from dspex.interfaces.shared import presenters
@@ -41,7 +42,7 @@ def add_to(group: typer.Typer, application: Application) -> None:
         async def here(services: Services) -> Any:
             author = Author(check_project(project), CLI)
             async with services.audit.operation(author, "program.initialize", name, version=version) as told:
-                program = await services.programs.get(project, name)
+                program = await known_program(services, project, name)
                 chosen = (
                     await services.programs.newest(program)
                     if version is None
@@ -100,7 +101,7 @@ def add_to(group: typer.Typer, application: Application) -> None:
         """Take a program out of service. Its versions and executions stay."""
 
         async def here(services: Services) -> None:
-            await services.programs.archive(await services.programs.get(project, name))
+            await services.programs.archive(await known_program(services, project, name))
 
         def there(node: Remote) -> None:
             node.post(f"{_path(name)}/archive", {})
@@ -127,7 +128,7 @@ def _add_transfers(group: typer.Typer, application: Application) -> None:
         """Write a version in DSPy's own format, for `module.load("file.json")`."""
 
         async def here(services: Services) -> dict[str, Any]:
-            program = await services.programs.get(project, name)
+            program = await known_program(services, project, name)
             chosen = (
                 await services.programs.current(program)
                 if version is None
@@ -163,7 +164,7 @@ def _add_transfers(group: typer.Typer, application: Application) -> None:
         saved = _read(file)
 
         async def here(services: Services) -> tuple[int, list[str]]:
-            program = await services.programs.get(project, name)
+            program = await known_program(services, project, name)
             base = await services.programs.current(program)
             version, notes = await services.programs.import_state(program, saved, base=base)
             if deploy:

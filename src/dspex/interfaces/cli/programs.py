@@ -11,6 +11,7 @@ from dspex.interfaces.cli.deploying import NameArgument
 from dspex.interfaces.cli.listing import Commands
 from dspex.interfaces.cli.output import ConfigOption, JsonOption, ProjectOption, print_json, print_table
 from dspex.interfaces.cli.ports import Application
+from dspex.interfaces.cli.program_here import declared_names, known_program
 from dspex.interfaces.cli.program_output import print_program, print_version
 from dspex.interfaces.cli.remote import NodeOption, Remote, named_node, segment
 from dspex.interfaces.cli.session import read_here_or_there
@@ -39,8 +40,10 @@ def add_to(app: typer.Typer, application: Application) -> None:
         as_json: JsonOption = False,
     ) -> None:
         """Programs with their status and deployed version."""
+        declared: list[str] = []
 
         async def here(services: Services) -> list[Any]:
+            declared.extend(declared_names(services, project))
             page = await services.programs.list(
                 project, include_archived=archived, limit=MOST_PROGRAMS, cursor=None
             )
@@ -58,6 +61,9 @@ def add_to(app: typer.Typer, application: Application) -> None:
             for one in found
         ]
         empty = "No programs. Declare one in dspex.yaml and start `dspex serve`."
+        if declared:
+            named = ", ".join(declared)
+            empty = f"No programs. What the file declares comes with the next `dspex serve`: {named}."
         print_table(("name", "status", "version", "model", "source"), rows, empty)
 
     @group.command()
@@ -88,7 +94,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
             return
 
         async def here(services: Services) -> tuple[Any, list[Any]]:
-            program = await services.programs.get(project, name)
+            program = await known_program(services, project, name)
             page = await services.programs.versions(program, limit=MOST_VERSIONS, cursor=None)
             return await _shown(services, program), [presenters.program_version(one) for one in page.data]
 
@@ -114,7 +120,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         """What differs between two versions, as JSON."""
 
         async def here(services: Services) -> Any:
-            program = await services.programs.get(project, name)
+            program = await known_program(services, project, name)
             old = await services.programs.version_numbered(program, before)
             new = await services.programs.version_numbered(program, after)
             return presenters.difference(name, before, after, await services.programs.compare(old, new))
@@ -135,7 +141,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         """Executions, success, durations, tokens and cost, as JSON."""
 
         async def here(services: Services) -> Any:
-            await services.programs.get(project, name)
+            await known_program(services, project, name)
             found = await services.executions.statistics(
                 project, name, version=version, since=None, until=None
             )
@@ -157,7 +163,7 @@ async def _version(
     services: Services, project: str, name: str, number: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """With its newest evaluations that completed."""
-    program = await services.programs.get(project, name)
+    program = await known_program(services, project, name)
     version = await services.programs.version_numbered(program, number)
     where = EvaluationFilter(program=name, status="completed", version=number)
     page = await services.evaluations.list(project, where, limit=MOST_EVALUATIONS, cursor=None)
