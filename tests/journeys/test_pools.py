@@ -176,6 +176,14 @@ def test_a_program_that_raises_is_told_by_its_words(service: Service) -> None:
     assert failed.status_code == 500
     assert failed.json()["code"] == "program_failed"
     assert "ValueError: no idea about this" in failed.json()["detail"]
+    assert "Traceback" not in failed.text
+    lines = [json.loads(line) for line in service.log.splitlines() if "no idea about this" in line]
+    (raised,) = [one for one in lines if one["request_id"] == failed.headers["x-request-id"]]
+    assert (raised["event"], raised["level"], raised["program"]) == ("program_raised", "error", "raising")
+    assert raised["traceback"].startswith("Traceback (most recent call last):")
+    assert raised["traceback"].endswith("ValueError: no idea about this\n")
+    shown = dspex(service.log_path.parent, "executions", "show", raised["execution_id"]).stdout
+    assert "the event program_raised with this execution_id" in shown
 
 
 def test_what_a_program_prints_is_in_the_log_with_the_request(service: Service) -> None:

@@ -147,13 +147,24 @@ async def test_what_is_printed_is_told_by_lines_and_has_an_end(pools: TestedPool
     assert "the rest is dropped" in host.lines[-1][1]
 
 
-async def test_where_a_program_raised_is_told_with_what_it_printed(pools: TestedPools) -> None:
+async def test_where_a_program_raised_is_told_in_one_piece(pools: TestedPools) -> None:
     host = ScriptedHost()
     with pytest.raises(ProgramFailed, match="ValueError: no idea about it"):
         await pools.run(custom("shop.faults:Raising"), {"question": "it"}, host)
-    told = [line for stream, line in host.lines if stream == "stderr"]
-    assert any("faults.py" in line and "in forward" in line for line in told)
-    assert told[-1] == "ValueError: no idea about it"
+    ((stream, told),) = host.lines
+    assert stream == "traceback"
+    assert "faults.py" in told
+    assert "in forward" in told
+    assert told.endswith("ValueError: no idea about it\n")
+
+
+async def test_of_a_long_traceback_the_end_is_told(pools: TestedPools) -> None:
+    host = ScriptedHost()
+    with pytest.raises(ProgramFailed):
+        await pools.run(custom("shop.faults:Raising"), {"question": "x" * 100_000}, host)
+    ((stream, told),) = host.lines
+    assert (stream, len(told)) == ("traceback", 8_000)
+    assert told.endswith("x\n")
 
 
 async def test_a_failed_model_call_is_the_nodes_own_error(pools: TestedPools) -> None:

@@ -30,6 +30,7 @@ MOST_CALLS = 1000
 KEPT_CHARACTERS = 4_000_000
 # Characters that are logged of what a program prints; a worker that keeps to the rules sends no more.
 MOST_PRINTED = 70_000
+MOST_TRACEBACK = 8_000
 
 
 class _Asking(Struct):
@@ -81,6 +82,7 @@ class Host:
         self._asked = 0
         self._kept = 0
         self._printed = 0
+        self._has_raised = False
         self._steps = {} if program.plan is None else _steps_of(program.plan, call, teller)
 
     async def complete(self, asked: Any) -> Mapping[str, Any]:
@@ -175,6 +177,9 @@ class Host:
                 self._progress.cancelled(name)
 
     def printed(self, stream: str, line: str) -> None:
+        if stream == "traceback":
+            self._raised(line)
+            return
         self._printed += len(line)
         if self._printed > MOST_PRINTED:
             return
@@ -185,4 +190,17 @@ class Host:
             request_id=self._call.request_id,
             stream=stream,
             text=line[:4000],
+        )
+
+    def _raised(self, traceback: str) -> None:
+        """Once: a worker that keeps to the rules says it when the program has ended."""
+        if self._has_raised:
+            return
+        self._has_raised = True
+        log.error(
+            "program_raised",
+            program=self._call.program,
+            execution_id=self._call.execution_id,
+            request_id=self._call.request_id,
+            traceback=traceback[-MOST_TRACEBACK:],
         )

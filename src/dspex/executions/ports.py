@@ -230,7 +230,7 @@ class PoolHost(Protocol):
         ...
 
     def printed(self, stream: str, line: str) -> None:
-        """A line that the program printed, to "stdout" or "stderr"."""
+        """A line that the program printed, to "stdout" or "stderr"; or what it raised, a whole "traceback"."""
         ...
 
 

@@ -36,6 +36,13 @@ def _add_request(_: object, __: str, event: structlog.typing.EventDict) -> struc
     return event
 
 
+def _traceback_below(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """One that is a text is written as those of exceptions of our own are."""
+    if "traceback" in event:
+        event["exception"] = event.pop("traceback")
+    return event
+
+
 class _Masking(structlog.stdlib.ProcessorFormatter):
     """Masks secrets in the whole line as it is written: event, members, traceback, whoever logged it."""
 
@@ -61,6 +68,8 @@ def configure_logs(level: Level, form: Format) -> None:
         if console
         else structlog.processors.JSONRenderer()
     )
+    # Below the line, as they are read.
+    tracebacks: list[structlog.typing.Processor] = [_traceback_below] if console else []
     exceptions: list[structlog.typing.Processor] = [] if console else [structlog.processors.format_exc_info]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -72,7 +81,12 @@ def configure_logs(level: Level, form: Format) -> None:
     handler.setFormatter(
         _Masking(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *exceptions, renderer],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *exceptions,
+                *tracebacks,
+                renderer,
+            ],
         )
     )
     root = logging.getLogger()

@@ -104,6 +104,18 @@ def test_secrets_are_masked_wherever_they_are_in_a_line(form: Format) -> None:
         assert part not in text, part
 
 
+def test_a_traceback_of_a_worker_stands_below_its_line_on_a_terminal_and_in_it_for_machines() -> None:
+    keep_secret(["sk-live-0123456789abcdef"])
+    told = "Traceback (most recent call last):\n  in forward\nValueError: sk-live-0123456789abcdef\n"
+    stream = logged("console")
+    structlog.get_logger("test").error("program_raised", traceback=told)
+    assert "\nTraceback (most recent call last):\n  in forward\nValueError: ***" in stream.getvalue()
+    stream = logged("json")
+    structlog.get_logger("test").error("program_raised", traceback=told)
+    (line,) = lines(stream)
+    assert line["traceback"].endswith("  in forward\nValueError: ***\n")
+
+
 def test_a_secret_that_begins_another_leaves_nothing_of_it() -> None:
     keep_secret(["abcdef", "abcdefghijkl"])
     assert mask("abcdefghijkl abcdef") == "*** ***"

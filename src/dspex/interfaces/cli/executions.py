@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from dspex.access.records import DEFAULT_PROJECT
+from dspex.executions.errors import ProgramFailed
 from dspex.executions.records import SORTS, ExecutionFilter
 from dspex.executions.trace import trace
 from dspex.interfaces.cli.listing import Commands
@@ -27,6 +28,10 @@ from dspex.kit.errors import Missing
 from dspex.kit.wording import counted
 
 STATUSES = ("pending", "running", "completed", "failed", "cancelled")
+
+_TRACEBACK = (
+    "The traceback is in the log of the node that ran it: the event program_raised with this execution_id."
+)
 
 
 def add_to(app: typer.Typer, application: Application) -> None:
@@ -92,6 +97,8 @@ def add_to(app: typer.Typer, application: Application) -> None:
             return
         names = ("id", "program", "version", "status", "created_at", "duration_ms", "overhead_ms", "model")
         print_fields(found, (*names, "cost_usd", "usage", "inputs", "outputs", "error", "violations"))
+        if (found["error"] or {}).get("code") == ProgramFailed.default_code:
+            print_text(_TRACEBACK)
         for number, call in enumerate(found["trace"], 1):
             what = call["adapter"] or call["dialect"]
             typer.echo(f"\n--- call {number}: {what} to {call['provider_model']}, {call['latency_ms']} ms")

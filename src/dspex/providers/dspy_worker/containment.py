@@ -16,6 +16,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 # Characters of output that one execution may print into the log.
 MOST_PRINTED = 64_000
 LONGEST_LINE = 4_000
+LONGEST_TRACEBACK = 8_000
 
 Tell = Callable[[str, str], None]
 # Where the running execution's output goes: called with "stdout" or "stderr" and a text.

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from dspex.kit.json import dumps
-from dspex.providers.dspy_worker.containment import LONGEST_LINE, MOST_PRINTED
+from dspex.providers.dspy_worker.containment import LONGEST_LINE, LONGEST_TRACEBACK, MOST_PRINTED
 from dspex.providers.worker_protocol import worker_pb2 as wire
 
 # Bytes. gRPC takes no message without end, and no model would.
@@ -107,6 +107,11 @@ class Conversation:
                 lines.append(self._begun.pop(stream))
         for line in lines:
             self._print(stream, line)
+
+    def raised(self, traceback: str) -> None:
+        """Where the program's exception comes from, in one piece; its end, where that is long."""
+        text = traceback[-LONGEST_TRACEBACK:]
+        self.tell_soon(wire.FromWorker(log=wire.LogLine(level="traceback", text=text)))
 
     def _print(self, stream: str, line: str) -> None:
         if not line.strip() or self._printed > self.most_printed:

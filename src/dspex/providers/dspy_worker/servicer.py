@@ -130,7 +130,7 @@ class Servicer(wire_grpc.WorkerServicer):
         except Exception as error:
             if failure_of(error).code == ProgramFailed.default_code:
                 # For whoever wrote it: the caller is told what was raised, the log where.
-                conversation.printed("stderr", "".join(traceback.format_exception(error, limit=-FRAMES)))
+                conversation.raised("".join(traceback.format_exception(error, limit=-FRAMES)))
             return wire.FromWorker(failed=failed_by(error))
         violations: list[Mapping[str, Any]] = list(answer.violations)
         return wire.FromWorker(
