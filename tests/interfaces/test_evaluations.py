@@ -240,6 +240,7 @@ async def test_other_rows_and_other_metrics_are_not_compared(house: House, clien
             answer = await client.get(f"/v1/evaluations/{place}", params={"a": a, "b": b})
             assert (answer.status_code, answer.json()["code"]) == (409, "not_comparable")
             assert why in answer.json()["detail"]
+            assert "{" not in answer.json()["detail"]
     for query in ({"a": a}, {"a": a, "b": a, "c": a}):
         assert (await client.get("/v1/evaluations/compare", params=query)).json()["code"] == "bad_request"
 

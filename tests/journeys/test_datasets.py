@@ -73,6 +73,8 @@ def test_a_bad_file_is_told_line_by_line(place: Path) -> None:
     assert done.returncode == 1
     assert "2 rows are bad" in done.stderr and "/3/k must be an integer, not 'x'" in done.stderr
     assert command(place, "datasets", "list").stdout.startswith("No datasets.")
+    unclear = command(place, "datasets", "load", "table.csv")
+    assert (unclear.returncode, '--inputs "message"' in unclear.stderr) == (1, True)
 
 
 def test_a_declared_dataset_is_loaded_once_and_anew_when_it_changes(place: Path) -> None:

@@ -158,3 +158,26 @@ def test_the_key_follows_nobody_elsewhere(node: Node, monkeypatch: pytest.Monkey
     with pytest.raises(Unavailable, match="no DSPex node: HTTP 302"):
         request("GET", "/v1/cache", url=node.url)
     assert [path for _, path, _, _ in node.asked] == ["/v1/cache"]
+
+
+def test_a_node_that_wants_a_key_is_told_in_the_words_of_the_command_line(
+    node: Node, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DSPEX_API_KEY", raising=False)
+    refusal = {"kind": "unauthenticated", "code": "unauthenticated", "detail": "send `authorization: Bearer"}
+    node.status, node.body = 401, json.dumps(refusal).encode()
+    assert run(monkeypatch, "cache", "stats", "--url", node.url) == 1
+    said = capsys.readouterr().err
+    assert "set DSPEX_API_KEY" in said and "authorization" not in said
+    monkeypatch.setenv("DSPEX_API_KEY", "dx_1_secret")
+    node.body = json.dumps({**refusal, "code": "key_invalid", "detail": "This key is unknown."}).encode()
+    assert run(monkeypatch, "cache", "stats", "--url", node.url) == 1
+    assert "This key is unknown." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("group", ["batch", "eval", "optimize"])
+def test_what_runs_says_what_it_does_without_a_node(
+    group: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, group, "run", "--help") == 0
+    assert "without it this command does" in " ".join(capsys.readouterr().out.split())

@@ -8,12 +8,15 @@ from typing import Any
 from msgspec import Struct, field
 
 from dspex.evaluations import errors, statistics
+from dspex.evaluations.metrics.records import MetricSpec
 from dspex.evaluations.ports import EvaluationReader
 from dspex.evaluations.records import Evaluation, Numbers, Pair
 from dspex.evaluations.report import Report
 from dspex.kit.paging import Page, encode_cursor
 
 PAGE = 5000
+# Members of a metric that are no help when they are shown: a digest, a text of any length.
+_LONG = ("code", "criteria")
 
 
 def check_comparable(a: Evaluation, b: Evaluation) -> None:
@@ -25,9 +28,28 @@ def check_comparable(a: Evaluation, b: Evaluation) -> None:
         )
     if a.metric.document() != b.metric.document():
         raise errors.not_comparable(
-            f"These evaluations have different metrics: {a.metric.document()} and {b.metric.document()}. Evaluate "
-            "both with the same one."
+            f"These evaluations have different metrics: {_difference(a.metric, b.metric)}. Evaluate both with the same "
+            "one."
         )
+
+
+def _difference(a: MetricSpec, b: MetricSpec) -> str:
+    """Their names where those tell them apart, else what does."""
+    if _named(a) != _named(b):
+        return f"{_named(a)} and {_named(b)}"
+    one, other = a.document(), b.document()
+    members = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    found = [
+        f"other {name}"
+        if name in _LONG
+        else f"{name} {one.get(name, 'unset')} and {other.get(name, 'unset')}"
+        for name in members
+    ]
+    return f"both are {_named(a)}, with {', '.join(found)}"
+
+
+def _named(metric: MetricSpec) -> str:
+    return (metric.reference or metric.name) + (f"({', '.join(metric.fields)})" if metric.fields else "")
 
 
 class _Paired(Struct):

@@ -88,6 +88,7 @@ async def test_a_missing_key_fails_the_call_and_names_the_variable(
     with pytest.raises(LMConfigurationError, match=variable) as raised:
         await made.complete(request(dialect))
     assert raised.value.code == "lm_key_missing"
+    assert "start the service" not in str(raised.value)
     await made.aclose()
 
 

@@ -49,7 +49,12 @@ def add_to(app: typer.Typer, application: Application) -> None:
             bool, typer.Option("--retry-failed", help="Run the items again that failed before.")
         ] = False,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: NodeOption = None,
+        url: Annotated[
+            str | None,
+            typer.Option(
+                "--url", help="A running node to run them [DSPEX_URL; without it this command does]."
+            ),
+        ] = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:

@@ -36,6 +36,7 @@ from dspex.interfaces.cli.remote import JSON_LINES, NodeOption, Remote, named_no
 from dspex.interfaces.cli.session import Operation, here_or_there, read_here_or_there
 from dspex.interfaces.shared import dataset_presenters as presenters
 from dspex.interfaces.shared.services import Services
+from dspex.kit.errors import Invalid
 from dspex.kit.records import asdict
 from dspex.kit.wording import counted
 
@@ -76,7 +77,8 @@ def add_to(app: typer.Typer, application: Application) -> None:
         """Make the next version of a dataset. A bad row refuses the whole file; the same rows are the same version."""
         one_of("--kind", kind, get_args(DatasetKind))
         called = check_name(name or file.stem)
-        form, columns = format_of(file.name), columns_of(inputs, outputs)
+        form = format_of(file.name)
+        columns = columns_of(inputs, outputs)
         wanted: Any = kind
         new = NewDataset(called, wanted, description, origin={"source": "command", "file": file.name})
 
@@ -96,7 +98,15 @@ def add_to(app: typer.Typer, application: Application) -> None:
                 return {**dataset, "new": status == CREATED}
 
             operation = Operation("dataset.create", called, project, {"kind": kind})
-            dataset = here_or_there(application, config, named_node(url, project), here, there, operation)
+            try:
+                dataset = here_or_there(application, config, named_node(url, project), here, there, operation)
+            except Invalid as refused:
+                if refused.code != "bad_columns" or inputs is not None:
+                    raise
+                raise Invalid(
+                    f'{file.name} is a table: name its columns that are inputs, as with --inputs "message".',
+                    code=refused.code,
+                ) from None
         if as_json:
             print_json(dataset)
             return

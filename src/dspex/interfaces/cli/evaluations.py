@@ -27,7 +27,7 @@ from dspex.interfaces.cli.output import (
 )
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import one_of
-from dspex.interfaces.cli.remote import NodeOption
+from dspex.interfaces.cli.remote import NodeOption, RunOption
 
 IdArgument = Annotated[str, typer.Argument(help="An evaluation's id.")]
 WatchOption = Annotated[bool, typer.Option("--watch/--no-watch", help="Wait until it is over.")]
@@ -78,7 +78,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         cache: Annotated[bool, typer.Option("--cache/--no-cache", help="Take answers that are kept.")] = True,
         watch: WatchOption = True,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: NodeOption = None,
+        url: RunOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:

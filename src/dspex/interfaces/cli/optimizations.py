@@ -21,7 +21,7 @@ from dspex.interfaces.cli.output import (
 )
 from dspex.interfaces.cli.ports import Application
 from dspex.interfaces.cli.reading import one_of
-from dspex.interfaces.cli.remote import NodeOption
+from dspex.interfaces.cli.remote import NodeOption, RunOption
 from dspex.jobs.records import STATES
 
 IdArgument = Annotated[str, typer.Argument(help="An optimization's id.")]
@@ -106,7 +106,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
         ] = True,
         watch: Annotated[bool, typer.Option("--watch/--no-watch", help="Wait until it is over.")] = True,
         project: ProjectOption = DEFAULT_PROJECT,
-        url: NodeOption = None,
+        url: RunOption = None,
         config: ConfigOption = None,
         as_json: JsonOption = False,
     ) -> None:

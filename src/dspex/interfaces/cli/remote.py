@@ -18,7 +18,7 @@ from dspex.access.records import DEFAULT_PROJECT
 from dspex.access.rules import check_project
 from dspex.interfaces.cli.ports import Application
 from dspex.kit import json
-from dspex.kit.errors import Invalid, Unavailable, of_kind
+from dspex.kit.errors import Invalid, Unauthenticated, Unavailable, of_kind
 
 UrlOption = Annotated[
     str | None,
@@ -27,6 +27,13 @@ UrlOption = Annotated[
 NodeOption = Annotated[
     str | None,
     typer.Option("--url", help="Of a running node [DSPEX_URL; without it, of the configuration's database]."),
+]
+RunOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        help="A running node to do it [DSPEX_URL; without it this command does, or a worker on the database here].",
+    ),
 ]
 ActingOption = Annotated[
     str | None, typer.Option("--project", help="The project to act in, with an admin's key [the key's own].")
@@ -40,6 +47,7 @@ PAGE = 200
 JSON_LINES = "application/x-ndjson"
 
 
+_UNAUTHENTICATED = 401
 _ANYWHERE = ("0.0.0.0", "::")  # noqa: S104
 
 
@@ -199,6 +207,8 @@ def _opened(asked: http.Request, base: str, within_s: float = WITHIN_S) -> Itera
         with http.build_opener(_StayHere).open(asked, timeout=within_s) as answer:
             yield answer
     except HTTPError as refusal:
+        if refusal.code == _UNAUTHENTICATED and not asked.has_header("Authorization"):
+            raise _keyless(base) from None
         raise _refused(refusal.read(), refusal.code) from None
     except (URLError, HTTPException, OSError, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
@@ -207,6 +217,13 @@ def _opened(asked: http.Request, base: str, within_s: float = WITHIN_S) -> Itera
             "--url or DSPEX_URL.",
             code="node_unreachable",
         ) from None
+
+
+def _keyless(base: str) -> Unauthenticated:
+    return Unauthenticated(
+        f"The node at {base} asks for a key: set DSPEX_API_KEY to one. `dspex keys create NAME` makes one, where the "
+        "node's database is."
+    )
 
 
 def _refused(body: bytes, status: int) -> Exception:

@@ -154,7 +154,7 @@ def named_key(settings: ModelSettings) -> str | None:
     if key is None:
         raise LMConfigurationError(
             f"Model {settings.model!r} needs an API key: set {settings.env} (or {settings.env}_FILE, a file "
-            "that holds it) and start the service again.",
+            "that holds it) where DSPex runs; a service that runs already has to be started again.",
             code="lm_key_missing",
         )
     return key
