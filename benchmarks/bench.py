@@ -81,7 +81,7 @@ class Bench:
     def serving(self, candidate: str, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
         """Started, ready and warmed up.
 
-        DSPex is probed first, as an orchestrator does: the first question whether it is ready loads the whole interface.
+        DSPex is probed first, as an orchestrator does: the first `/ready` loads the whole interface.
         """
         with self.start(candidate, environment) as server:
             wait_until_right(server, target(candidate, server.port))
