@@ -271,6 +271,7 @@ def test_an_empty_list_of_batches_says_where_they_come_from(
     told: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    told("migrate")
     status, text = told("batch", "list")
     assert status == 0 and "dspex batch run --url" in text
     assert json.loads(told("batch", "list", "--json")[1]) == []

@@ -97,7 +97,7 @@ def add_to(app: typer.Typer, application: Application) -> None:
             return
         names = ("id", "program", "version", "status", "created_at", "duration_ms", "overhead_ms", "model")
         print_fields(found, (*names, "cost_usd", "usage", "inputs", "outputs", "error", "violations"))
-        if (found["error"] or {}).get("code") == ProgramFailed.default_code:
+        if (found.get("error") or {}).get("code") == ProgramFailed.default_code:
             print_text(_TRACEBACK)
         for number, call in enumerate(found["trace"], 1):
             what = call["adapter"] or call["dialect"]

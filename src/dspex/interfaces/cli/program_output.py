@@ -30,7 +30,7 @@ def print_program(program: Mapping[str, Any], versions: Sequence[Mapping[str, An
     ]
     print_table(("version", "status", "score", "digest", "created_at"), rows, "No versions.")
     for one in versions:
-        if one["error"]:
+        if one.get("error"):
             print_text(f"version {one['version']}: {shortened(one['error'], _REASON)}")
     if versions and versions[0]["status"] == "error":
         name, number = program["name"], versions[0]["version"]
