@@ -109,8 +109,11 @@ class Conversation:
             self._print(stream, line)
 
     def raised(self, traceback: str) -> None:
-        """Where the program's exception comes from, in one piece; its end, where that is long."""
+        """Where the program's exception comes from, in one piece; the last of its lines, where that is long."""
         text = traceback[-LONGEST_TRACEBACK:]
+        if len(text) < len(traceback):
+            # Not from within a line: half a secret would not be known for one.
+            text = text.partition("\n")[2] or text
         self.tell_soon(wire.FromWorker(log=wire.LogLine(level="traceback", text=text)))
 
     def _print(self, stream: str, line: str) -> None:
