@@ -276,6 +276,7 @@ async def test_every_mistake_is_a_problem_with_its_place(client: httpx.AsyncClie
     assert (refused.status_code, refused.json()["code"]) == (422, "bad_pipeline")
     assert {(one["pointer"], one["code"]) for one in refused.json()["errors"]} == {
         ("/pipeline/steps/0", "cycle"),
+        ("/pipeline/steps/1/when", "bad_condition"),
         ("/pipeline/steps/2/inputs/nothing", "unknown_field"),
         ("/pipeline/outputs/answer", "unknown_field"),
     }
