@@ -1,7 +1,6 @@
 """What pydantic finds wrong in a document, in words for whoever wrote it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 Schema = Mapping[str, Any]
@@ -31,6 +30,9 @@ def mistakes(
 
 
 def _nearest(schema: Schema, loc: Sequence[str | int]) -> list[str]:
+    # Nobody who makes no mistake waits for it.
+    from difflib import get_close_matches
+
     *above, name = loc
     here = list(_branches(schema, schema))
     for part in above:
