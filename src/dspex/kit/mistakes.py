@@ -1,6 +1,7 @@
 """What pydantic finds wrong in a document, in words for whoever wrote it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 Schema = Mapping[str, Any]
@@ -21,12 +22,18 @@ def mistakes(
     """
     unknown = [index for index, one in enumerate(errors) if one["type"] == "extra_forbidden"]
     said = [_WORDS.get(one["type"]) or str(one["msg"]) for one in errors]
-    known = schema() if schema is not None and unknown else {}
+    known = _made(schema) if schema is not None and unknown else {}
     for count, index in enumerate(unknown):
         near = _nearest(known, errors[index]["loc"]) if count < LOOKED_FOR else []
         advice = f"did you mean {near[0]!r}?" if near else "leave it out"
         said[index] = f"there is no such {noun} here; {advice}"
     return said
+
+
+@lru_cache(maxsize=32)
+def _made(schema: Callable[[], Schema]) -> Schema:
+    """Once for each form: making one takes milliseconds, and who sends mistakes may send many."""
+    return schema()
 
 
 def _nearest(schema: Schema, loc: Sequence[str | int]) -> list[str]:
